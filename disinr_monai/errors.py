@@ -1,0 +1,9 @@
+"""The one kind of error that a user is meant to read."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is one line: which file or key, what was expected, what was found, what to do. On the command line it
+    is shown without a traceback (see :func:`disinr_monai.bundle.start`).
+    """
