@@ -65,6 +65,10 @@ class SparseMatrix(nn.Module):
         return self
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self._matrix.dtype
+
+    @property
     def n_nonzero(self) -> int:
         return self._matrix.values().numel()
 

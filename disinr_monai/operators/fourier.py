@@ -68,3 +68,20 @@ class MultiCoilFourier(LinearOperator):
         coils = torch.fft.ifft2(kspace, norm="ortho")
         image = torch.fft.fftshift((self.maps.conj() * coils).sum(-3), dim=(-2, -1))
         return torch.stack((image.real, image.imag), dim=-3)
+
+    @property
+    def n_measured(self) -> int:
+        """Complex samples measured, over all coils."""
+        return int(self.mask.sum()) * self.range_shape[0]
+
+    def hold_out(self, fraction: float, generator: torch.Generator) -> Tensor:
+        """Withhold k-space positions, the same in all coils, outside the middle twentieth of each axis.
+
+        The middle holds nearly all of the energy: without it nothing can be fitted, and its samples are no test.
+        """
+        height, width = self.range_shape[1:]
+        mask = torch.fft.fftshift(self.mask).cpu() > 0
+        held = (torch.rand(height, width, generator=generator) < fraction) & mask
+        rows, columns = max(height // 40, 1), max(width // 40, 1)
+        held[height // 2 - rows : height // 2 + rows, width // 2 - columns : width // 2 + columns] = False
+        return held.expand(self.range_shape)

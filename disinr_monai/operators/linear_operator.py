@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -42,6 +43,20 @@ class LinearOperator(nn.Module, ABC):
     def direct_inverse(self, measurement: Tensor) -> Tensor:
         """The modality's one-step reconstruction, e.g. zero-filled or filtered back-projection (adjoint by default)."""
         return self.adjoint(measurement)
+
+    @property
+    def n_measured(self) -> int:
+        """How many numbers one scan really measures (all of ``range_shape`` by default)."""
+        return math.prod(self.range_shape)
+
+    def hold_out(self, fraction: float, generator: torch.Generator) -> Tensor:
+        """Boolean mask over ``range_shape`` of samples to withhold from a fit; the operator knows which belong together.
+
+        Args:
+            fraction: share of the measured samples, between 0 and 1.
+            generator: random generator on the CPU.
+        """
+        return torch.rand(self.range_shape, generator=generator) < fraction
 
     def norm_squared(self, n_iterations: int = 20) -> float:
         r"""Largest eigenvalue of :math:`A^H A` by power iteration from a fixed start (deterministic)."""

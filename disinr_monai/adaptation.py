@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from disinr_monai.case_inferer import CaseInferer
+from disinr_monai.losses import MeasurementLoss
+
+
+class AdaptationInferer(CaseInferer):
+    r"""Test-time adaptation: fit a fresh subject encoder to one scan while the shared pair stays frozen.
+
+    .. math:: \hat\phi = \arg\min_{\phi_\text{new}} L(A\, \psi(\phi(p) \oplus \phi_\text{new}(p)), y)
+
+    The shared encoder's features and their part of the decoder's first layer do not depend on what is fitted and are
+    computed once. The same class fits a network from scratch (:class:`~disinr_monai.networks.NaiveINR`), whose whole
+    network is its subject part.
+
+    Args:
+        loss: the measurement loss.
+        n_iterations: iterations at most.
+        lr: Adam's learning rate, halved every ``lr_halve_every`` iterations.
+        lr_halve_every: see ``lr``.
+        amp: hidden layers in bfloat16.
+        frozen: False also optimises the shared pair (an ablation; the network given is left untouched either way).
+        early_stop: withhold a share of the measured samples and stop when they are no longer predicted better; the
+            weights that predicted them best are kept. No ground truth is used.
+        holdout: that share.
+        check_every: iterations between two looks at the withheld samples (and between two entries of ``history``).
+        patience: looks without an improvement before stopping.
+        seed: seed of the withheld samples.
+        quiet: no progress bar.
+    """
+
+    def __init__(
+        self,
+        loss: MeasurementLoss,
+        n_iterations: int = 500,
+        lr: float = 1e-3,
+        lr_halve_every: int = 1000,
+        amp: bool = True,
+        frozen: bool = True,
+        early_stop: bool = False,
+        holdout: float = 0.05,
+        check_every: int = 25,
+        patience: int = 4,
+        seed: int = 0,
+        quiet: bool = False,
+    ) -> None:
+        super().__init__()
+        if n_iterations < 1 or lr <= 0 or not 0 < holdout < 1:
+            raise ValueError(
+                "AdaptationInferer: n_iterations must be at least 1, lr positive and holdout between 0 and 1, "
+                f"found {n_iterations}, {lr} and {holdout}"
+            )
+        self.loss, self.n_iterations, self.lr, self.lr_halve_every = loss, int(n_iterations), lr, lr_halve_every
+        self.amp, self.frozen = amp, frozen
+        self.early_stop, self.holdout, self.check_every, self.patience = early_stop, holdout, check_every, patience
+        self.seed, self.quiet = seed, quiet
+
+    def reconstruct(
+        self,
+        points: Tensor,
+        network: nn.Module,
+        *,
+        operator: nn.Module,
+        measurement: Tensor,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Image ``(C, *S)`` on ``points`` ``(1, D, *S)``."""
+        network.set_amp(self.amp)
+        flat = torch.as_tensor(points[0]).flatten(1).t().contiguous()
+        shape = (network.out_channels, *points.shape[2:])
+        if not self.frozen:
+            network = copy.deepcopy(network).requires_grad_(True)
+        subject = network.fresh_subject()
+        parameters = list(network.trainable_at_test(subject))
+        if not self.frozen:
+            parameters += list(network.shared.parameters())
+        prepared = None
+        if self.frozen:
+            with torch.no_grad():
+                prepared = network.prepare(flat)
+
+        optimizer = torch.optim.Adam(parameters, lr=self.lr, fused=True)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
+        held = self._hold_out(operator, measurement)
+        keep = None if held is None else (~held).to(measurement.real.dtype)
+        best = (float("inf"), None)
+        misses = 0
+
+        with torch.enable_grad(), tqdm(total=self.n_iterations, desc="adapting", disable=self.quiet, leave=False) as bar:
+            for iteration in range(1, self.n_iterations + 1):
+                optimizer.zero_grad(set_to_none=True)
+                image = network.render(flat, subject, prepared).t().reshape(shape)
+                loss = self.loss.one(image, operator, measurement, weights, keep)
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                bar.update()
+                self.iterations_run = iteration
+                if iteration % self.check_every and iteration != self.n_iterations:
+                    continue
+                entry = {"iteration": iteration, "loss": float(loss.detach())}
+                bar.set_postfix(loss=f"{entry['loss']:.3g}")
+                if held is not None:
+                    entry["held_out"] = self._held_out_error(image.detach(), operator, measurement, held)
+                    if entry["held_out"] < best[0]:
+                        best, misses = (entry["held_out"], copy.deepcopy(subject.state_dict())), 0
+                    else:
+                        misses += 1
+                self.history.append(entry)
+                if misses >= self.patience:
+                    break
+        if best[1] is not None:
+            subject.load_state_dict(best[1])
+        with torch.no_grad():
+            if not self.frozen:
+                prepared = network.prepare(flat)
+            return network.render(flat, subject, prepared).t().reshape(shape)
+
+    def _hold_out(self, operator: nn.Module, measurement: Tensor) -> Tensor | None:
+        if not self.early_stop:
+            return None
+        generator = torch.Generator().manual_seed(self.seed)
+        return operator.hold_out(self.holdout, generator).to(measurement.device)
+
+    @staticmethod
+    @torch.no_grad()
+    def _held_out_error(image: Tensor, operator: nn.Module, measurement: Tensor, held: Tensor) -> float:
+        return float((operator(image) - measurement)[held].abs().square().mean())

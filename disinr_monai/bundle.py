@@ -1,0 +1,182 @@
+"""What the JSON configs call: start-up checks that MONAI's command line does not make."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from disinr_monai.checkpoint import load_shared
+from disinr_monai.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# Written by MONAI itself into every parsed config.
+_MONAI_KEYS = {"_meta_"}
+
+
+def start() -> None:
+    """First line of every ``initialize`` list: readable errors, and no override that nobody reads."""
+    _install_excepthook()
+    check_overrides()
+
+
+def as_bool(value: Any) -> bool:
+    """True or False from JSON or from the command line, which hands ``true`` and ``false`` over as text.
+
+    Raises:
+        InputError: anything else.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    raise InputError(f"expected true or false, found {value!r}")
+
+
+def check_overrides() -> None:
+    """Refuse top-level keys that no config file defines: MONAI would ignore a mistyped override without a word.
+
+    Raises:
+        InputError: names the key and the nearest known ones.
+    """
+    parser, files = _find_config()
+    if parser is None:
+        return
+    known = set(_MONAI_KEYS)
+    for file in files:
+        known |= {key.lstrip("+").split("::")[0].split("#")[0] for key in json.loads(Path(file).read_text())}
+    unknown = sorted(set(parser.config) - known)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known - _MONAI_KEYS))}"
+        raise InputError(f"{unknown[0]}: no such key in the configs of this run; {hint}")
+
+
+def hyper_parameters() -> dict[str, Any]:
+    """The run's config, flattened to ``a#b#0`` keys, for the experiment tracker (empty outside a bundle run)."""
+    parser, _ = _find_config()
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                visit(f"{prefix}#{key}" if prefix else str(key), value)
+        elif isinstance(node, list):
+            for i, value in enumerate(node):
+                visit(f"{prefix}#{i}", value)
+        else:
+            flat[prefix] = node
+
+    if parser is not None:
+        visit("", {k: v for k, v in parser.config.items() if k not in _MONAI_KEYS})
+    return flat
+
+
+def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_root: str = ".") -> dict[str, Any]:
+    """Load the shared pair for test-time adaptation; without ``checkpoint`` the one shipped for the modality.
+
+    A network with nothing shared (fitted from scratch) needs none.
+
+    Raises:
+        InputError: no checkpoint given and none shipped, or the file does not fit (see
+            :func:`disinr_monai.checkpoint.load_shared`).
+    """
+    if len(network.shared) == 0:
+        if checkpoint:
+            logger.warning("checkpoint: not used, this method fits its network from scratch")
+        return {}
+    if not checkpoint:
+        shipped = Path(bundle_root) / "models" / f"{modality}.pt"
+        if not shipped.is_file():
+            raise InputError(
+                f"checkpoint: none given and no pair is shipped for {modality!r}; pre-train one with `run training` "
+                "and give --checkpoint OUT/model.pt"
+            )
+        checkpoint = str(shipped)
+    return load_shared(checkpoint, network, modality)
+
+
+def check_pretrainable(network: nn.Module) -> None:
+    """Refuse to pre-train a network that shares nothing.
+
+    Raises:
+        InputError: always for such a network.
+    """
+    if len(network.shared) == 0:
+        raise InputError(
+            "network_def: this method fits every scan from scratch and shares nothing, so there is nothing to pre-train; "
+            "use it with inference or evaluate"
+        )
+
+
+def check_device(device: Any) -> torch.device:
+    """The device by name.
+
+    Raises:
+        InputError: unknown or absent.
+    """
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device: {device!r} cannot be used here ({reason}); try cpu") from None
+    return device
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _find_config() -> tuple[Any, list[str]]:
+    """The running workflow's parser and the config files that it was built from.
+
+    MONAI evaluates config expressions without telling them which config they belong to, and merges files and command
+    line before anything of ours runs; the calling frames are the only place where both are still known.
+    """
+    from monai.bundle import ConfigParser, ConfigWorkflow
+
+    parser, files = None, []
+    for frame in _frames():
+        owner = frame.f_locals.get("self")
+        if parser is None and isinstance(owner, ConfigParser):
+            parser = owner
+        if isinstance(owner, ConfigWorkflow):
+            parser = owner.parser
+            files = files or sorted(map(str, Path(owner.config_root_path).glob("*.json")))
+        if frame.f_code.co_name == "run" and "config_file" in frame.f_locals:
+            given = frame.f_locals.get("_args", {}).get("config_file") or frame.f_locals["config_file"]
+            if given:
+                files = [given] if isinstance(given, str) else list(given)
+    return parser, files
+
+
+def _install_excepthook() -> None:
+    """Show an :class:`InputError`, however deep MONAI wrapped it, as one line; leave other errors as they are."""
+    previous = sys.excepthook
+    if getattr(previous, "is_disinr", False):
+        return
+
+    def hook(kind, error, traceback):
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InputError):
+                sys.stderr.write(f"error: {cause}\n")
+                return
+            cause = cause.__cause__ or cause.__context__
+        previous(kind, error, traceback)
+
+    hook.is_disinr = True
+    sys.excepthook = hook

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+from torch.optim import Optimizer
+
+from disinr_monai.errors import InputError
+from disinr_monai.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "private_resume_checkpoint.pt"
+
+
+class ResumeCheckpoint:
+    """Save the complete state of pre-training from time to time, and go on from it.
+
+    The file holds network (all subject encoders: it is as private as the scans, and is named so), optimiser, schedule,
+    trainer position and random states. It is replaced atomically, so a kill at any moment leaves the last good one.
+
+    Args:
+        output_dir: folder of the file.
+        network, optimizer, lr_scheduler: what is trained.
+        settings: JSON-ready facts that must be the same when resuming (subjects, seed, modality, ...).
+        interval_seconds: save after the first epoch that ends at least so long after the last save; 0 saves each epoch.
+        resume: go on from the file; without a file training starts at the beginning, with a note in the log.
+
+    Raises:
+        InputError: the file does not belong to these settings, or is damaged.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        network: nn.Module,
+        optimizer: Optimizer,
+        lr_scheduler: Any,
+        settings: dict[str, Any],
+        interval_seconds: float = 60.0,
+        resume: bool = False,
+    ) -> None:
+        self.path = Path(output_dir) / FILE_NAME
+        self.parts = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
+        self.settings = json.loads(json.dumps(settings))
+        self.interval_seconds, self.resume = interval_seconds, resume
+        self._last = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Load before the run, save during and at the end of it."""
+        if self.resume:
+            self.load(engine)
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+
+    def _start(self, engine: Engine) -> None:
+        self._last = time.monotonic()
+
+    def _after_epoch(self, engine: Engine) -> None:
+        last = engine.state.epoch == engine.state.max_epochs
+        if last or time.monotonic() - self._last >= self.interval_seconds:
+            self.save(engine)
+            self._last = time.monotonic()
+
+    def save(self, engine: Engine) -> None:
+        """Write everything that the next iteration depends on."""
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state["trainer"] = dict(engine.state_dict())
+        state["random"] = _random_state()
+        state["settings"] = json.dumps(self.settings)
+        with atomic_path(self.path) as temporary:
+            torch.save(state, temporary)
+
+    def load(self, engine: Engine) -> None:
+        """Restore everything that :meth:`save` wrote."""
+        if not self.path.is_file():
+            logger.warning("resume: no %s yet, training starts at the beginning", self.path)
+            return
+        try:
+            # The file is ours, and numpy's and Python's random states are stored as plain tensors and text.
+            state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+            found = json.loads(state["settings"])
+        except Exception as error:
+            raise InputError(f"resume: {self.path} cannot be read ({type(error).__name__}); start anew") from None
+        for key in sorted(self.settings.keys() | found.keys()):
+            if self.settings.get(key) != found.get(key):
+                raise InputError(
+                    f"resume: {self.path} was written with {key} = {_short(found.get(key))}, this run has "
+                    f"{_short(self.settings.get(key))}; use the same settings or another output_dir"
+                )
+        max_epochs = engine.state.max_epochs
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        trainer = state["trainer"]
+        if max_epochs is not None:
+            if trainer["iteration"] > max_epochs * trainer["epoch_length"]:
+                done = trainer["iteration"] // trainer["epoch_length"]
+                raise InputError(f"max_epochs: {self.path} has {done} epochs behind it, found max_epochs {max_epochs}")
+            trainer["max_epochs"] = max_epochs
+        engine.load_state_dict(trainer)
+        _set_random_state(state["random"])
+        logger.info("resumed after epoch %d", engine.state.epoch)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _random_state() -> dict[str, Any]:
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(keys.astype(np.int64)),
+        "python": torch.tensor(internal, dtype=torch.int64),
+        "rest": json.dumps([name, position, has_gauss, cached, version, gauss]),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    name, position, has_gauss, cached, version, gauss = json.loads(state["rest"])
+    torch.set_rng_state(state["torch"])
+    np.random.set_state((name, state["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
+    random.setstate((version, tuple(state["python"].tolist()), gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

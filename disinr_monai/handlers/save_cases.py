@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.inferers import Inferer
+from monai.utils import CommonKeys
+from torch import Tensor
+
+from disinr_monai.data.units import image_to_hu
+from disinr_monai.errors import InputError
+from disinr_monai.files import atomic_path, prepare_output_dir
+from disinr_monai.metrics import image_metrics, to_display
+from disinr_monai.pictures import save_panels
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("case", "subject", "method", "psnr", "ssim", "nrmse", "seconds", "iterations")
+
+
+class SaveCases:
+    """Write what a reconstruction run gives: NIfTI, picture and metrics of every case.
+
+    In ``output_dir``: ``NAME/NAME_recon.nii.gz`` (float32, the source's affine; HU for CT, magnitude for MRI),
+    ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error) and ``metrics.csv`` (one row a case and
+    method). A case that failed is reported at the end, after all others have been written.
+
+    Args:
+        output_dir: folder of the results.
+        inferer: the method that the evaluator runs (asked for its number of iterations).
+        modality: how images are shown and saved.
+        method: its name in the tables.
+        peers: other methods by name, run on the same operator and measurement where a reference exists, so that their
+            numbers stand beside ours.
+        save_complex: also write the complex MRI image, ``NAME_recon_complex.nii.gz``.
+
+    Raises:
+        InputError: after the run, if any case failed; the message lists them.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        inferer: Inferer,
+        modality: str,
+        method: str = "disinr",
+        peers: Mapping[str, Inferer] | None = None,
+        save_complex: bool = False,
+    ) -> None:
+        self.output_dir, self.inferer, self.modality, self.method = Path(output_dir), inferer, modality, method
+        self.peers, self.save_complex = dict(peers or {}), save_complex
+        self.rows: list[dict[str, Any]] = []
+        self.pictures: list[Path] = []
+        self.failures: list[str] = []
+        self._started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Write after every case, and the table at the end."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._start_clock)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_case)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        prepare_output_dir(self.output_dir)
+        self.rows, self.pictures, self.failures = [], [], []
+
+    def _start_clock(self, engine: Engine) -> None:
+        self._started = time.perf_counter()
+
+    def _save_case(self, engine: Engine) -> None:
+        seconds = time.perf_counter() - self._started
+        case = engine.state.batch[0]
+        prediction = engine.state.output[CommonKeys.PRED]
+        if prediction is None:
+            logger.error(case["error"])
+            self.failures.append(case["error"])
+            return
+        image = torch.as_tensor(prediction)[0].detach()
+        shown = {self.method: self._add_row(case, self.method, image, seconds, self.inferer)}
+        direct = to_display(case["operator"].direct_inverse(case["measurement"]), self.modality, case["image_scale"])
+        panels = {"direct inverse": direct}
+        if "reference" in case:
+            for name, peer in self.peers.items():
+                started = time.perf_counter()
+                other = peer(None, None, case=case)
+                if other is not None:
+                    panels[name] = self._add_row(case, name, other[0], time.perf_counter() - started, peer)
+        self._write(case, image, {**panels, **shown})
+
+    def _add_row(self, case: dict[str, Any], method: str, image: Tensor, seconds: float, inferer: Inferer) -> Tensor:
+        shown = to_display(image, self.modality, case["image_scale"])
+        row = {"case": case["name"], "subject": case["subject"], "method": method}
+        title = method
+        if "reference" in case:
+            row |= image_metrics(shown, to_display(case["reference"], self._reference_modality))
+            title = f"{method} {row['psnr']:.1f} dB"
+        row |= {"seconds": seconds, "iterations": getattr(inferer, "iterations_run", 0)}
+        self.rows.append(row)
+        self._titles = {**getattr(self, "_titles", {}), method: title}
+        return shown
+
+    @property
+    def _reference_modality(self) -> str:
+        return "ct" if self.modality == "ct" else "magnitude"  # an MRI reference is a magnitude already
+
+    def _write(self, case: dict[str, Any], image: Tensor, panels: dict[str, Tensor]) -> None:
+        name = case["name"]
+        folder = prepare_output_dir(self.output_dir / name)
+        affine = np.asarray(case["affine"], dtype=float)
+        write_nifti(folder / f"{name}_recon.nii.gz", self._physical(case, image), affine)
+        if self.save_complex and image.shape[0] == 2:
+            scale = case["image_scale"] * case.get("output_scale", 1.0)
+            write_nifti(folder / f"{name}_recon_complex.nii.gz", torch.complex(*image.cpu()) * scale, affine)
+        reference = case.get("reference")
+        picture = folder / f"{name}_recon.png"
+        save_panels(
+            picture,
+            {self._titles.get(title, title): panel for title, panel in panels.items()},
+            None if reference is None else to_display(reference, self._reference_modality),
+            affine if case["info"].get("orientation", "known") == "known" else None,
+            1.0 if self.modality == "ct" else None,
+        )
+        self.pictures.append(picture)
+
+    def _physical(self, case: dict[str, Any], image: Tensor) -> Tensor:
+        if self.modality == "ct":
+            return image_to_hu(image[0].cpu())
+        scale = case["image_scale"] * case.get("output_scale", 1.0)
+        return torch.linalg.vector_norm(image.cpu(), dim=0) * scale if image.shape[0] == 2 else image[0].cpu() * scale
+
+    def _finish(self, engine: Engine) -> None:
+        if self.rows:
+            write_metrics(self.output_dir / "metrics.csv", self.rows)
+            logger.info("results in %s\n%s", self.output_dir, summary_table(self.rows))
+        if self.failures:
+            done = len({row["case"] for row in self.rows})
+            raise InputError(f"{len(self.failures)} of {done + len(self.failures)} scans failed: " + " | ".join(self.failures))
+
+
+def write_nifti(path: Path, image: Tensor, affine: np.ndarray) -> None:
+    """Write an image ``(H, W)`` or ``(H, W, D)`` with its affine in mm (float32, or complex64)."""
+    import nibabel
+
+    array = np.asarray(image)
+    array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
+    volume = nibabel.Nifti1Image(array[..., None] if array.ndim == 2 else array, affine)
+    volume.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nibabel.save(volume, temporary)
+
+
+def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV with the columns of :data:`COLUMNS`; a value that does not exist stays empty."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation over *subjects* (slices of a subject are averaged first), by method."""
+    result: dict[str, dict[str, float]] = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        summary: dict[str, float] = {"n_subjects": len({row["subject"] for row in mine})}
+        for key in ("psnr", "ssim", "nrmse", "seconds", "iterations"):
+            by_subject: dict[str, list[float]] = {}
+            for row in mine:
+                if key in row:
+                    by_subject.setdefault(row["subject"], []).append(row[key])
+            if by_subject:
+                means = [float(np.mean(values)) for values in by_subject.values()]
+                summary |= {key: float(np.mean(means)), f"{key}_std": float(np.std(means))}
+        result[method] = summary
+    return result
+
+
+def summary_table(rows: list[dict[str, Any]]) -> str:
+    """The summary as aligned text."""
+    lines = [f"{'method':<14}{'subjects':>9}{'PSNR dB':>16}{'SSIM':>16}{'seconds':>10}"]
+    for method, s in summarise(rows).items():
+        psnr = f"{s['psnr']:.2f} ± {s['psnr_std']:.2f}" if "psnr" in s else "-"
+        ssim = f"{s['ssim']:.4f} ± {s['ssim_std']:.4f}" if "ssim" in s else "-"
+        lines.append(f"{method:<14}{s['n_subjects']:>9.0f}{psnr:>16}{ssim:>16}{s['seconds']:>10.2f}")
+    return "\n".join(lines)

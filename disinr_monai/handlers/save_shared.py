@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from disinr_monai.checkpoint import save_shared
+from disinr_monai.networks import DisINR
+from disinr_monai.versions import versions
+
+
+class SaveShared:
+    """Write the released checkpoint ``model.pt`` when pre-training has completed.
+
+    Args:
+        output_dir: folder of ``model.pt``.
+        network: the pre-trained network.
+        modality: recorded in the file.
+        info: JSON-ready facts to record; nothing personal.
+    """
+
+    def __init__(self, output_dir: str, network: DisINR, modality: str, info: dict[str, Any] | None = None) -> None:
+        self.path, self.network, self.modality, self.info = Path(output_dir) / "model.pt", network, modality, info or {}
+
+    def attach(self, engine: Engine) -> None:
+        """Save at the end of the run."""
+        engine.add_event_handler(Events.COMPLETED, self.save)
+
+    def save(self, engine: Engine) -> None:
+        """Write the file."""
+        info = {**self.info, "epochs": engine.state.epoch, "iterations": engine.state.iteration, "versions": versions()}
+        save_shared(self.path, self.network, self.modality, info)

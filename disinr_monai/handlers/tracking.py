@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys
+
+from disinr_monai.errors import InputError
+from disinr_monai.versions import versions
+
+logger = logging.getLogger(__name__)
+
+_METRICS_PER_CALL = 1000  # MLflow's limits for one log_batch call
+_PARAMS_PER_CALL = 100
+_FLUSH_SECONDS = 120.0
+
+
+class Tracking:
+    """Log a run to MLflow without making it wait.
+
+    One background thread opens the store (seconds, the first time, for SQLite) and sends batches; the engine only
+    appends to a list. A store that fails is reported once and the run goes on. The run ends as FINISHED, FAILED after
+    an exception, or KILLED when the process ends early.
+
+    MONAI's ``MLFlowHandler`` writes twice per iteration (42 ms), joins any unfinished run of the experiment, and leaves
+    crashed runs RUNNING; hence this one.
+
+    Args:
+        output_dir: the store is ``output_dir/mlruns.db`` unless ``tracking_uri`` is given.
+        tracking_uri: MLflow server or database. The environment variable ``MLFLOW_TRACKING_URI`` comes second, the
+            database in ``output_dir`` third.
+        experiment_name: MLflow experiment.
+        run_name: prefix of the run's name; a time and a random part make it unique.
+        params: flat hyper-parameters.
+        tags: further tags; versions and git commit are always there.
+        log_every: iterations between two logged losses.
+        results: the handler with ``rows`` and ``pictures`` of a reconstruction run, if there is one.
+        inferer: its ``history`` is logged as the adaptation curve of each case, if given.
+
+    Raises:
+        InputError: a plain folder as ``tracking_uri`` (MLflow has given up file stores).
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        tracking_uri: str | None = None,
+        experiment_name: str = "disinr",
+        run_name: str | None = None,
+        params: dict[str, Any] | None = None,
+        tags: dict[str, str] | None = None,
+        log_every: int = 20,
+        results: Any = None,
+        inferer: Any = None,
+    ) -> None:
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self.output_dir = Path(output_dir)
+        if uri is None:
+            uri = f"sqlite:///{(self.output_dir / 'mlruns.db').resolve()}"
+        if "://" not in uri or uri.startswith("file://"):
+            raise InputError(
+                f"tracking_uri: MLflow no longer stores runs in a folder, found {uri!r}; give http(s)://… or "
+                "sqlite:////absolute/path/mlruns.db"
+            )
+        self.uri, self.experiment_name = uri, experiment_name
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        self.run_name = f"{run_name}-{stamp}" if run_name else stamp
+        self.params, self.tags, self.log_every = dict(params or {}), dict(tags or {}), max(int(log_every), 1)
+        self.results, self.inferer = results, inferer
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._worker: threading.Thread | None = None
+        self._client: Any = None
+        self._run_id = ""
+        self._losses: list[tuple[torch.Tensor, int, float]] = []
+        self._failed = False
+        self._n_cases = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Follow a trainer (losses) or an evaluator (metrics, pictures)."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.log_every), self._loss)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._case)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self._send_losses())
+        engine.add_event_handler(Events.COMPLETED, self._completed)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._exception)
+
+    # What the engine calls: cheap, no waiting.
+
+    def _start(self, engine: Engine) -> None:
+        self._worker = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._worker.start()
+        self._jobs.put(self._open)
+        atexit.register(self._finish, "KILLED")
+
+    def _loss(self, engine: Engine) -> None:
+        output = engine.state.output
+        if isinstance(output, dict) and CommonKeys.LOSS in output:
+            loss = torch.as_tensor(output[CommonKeys.LOSS]).detach()
+            self._losses.append((loss, engine.state.iteration, time.time()))
+            if len(self._losses) >= 100:
+                self._send_losses()
+
+    def _send_losses(self) -> None:
+        losses, self._losses = self._losses, []
+        if losses:
+            self._log_metrics([("loss", float(value), step, when) for value, step, when in losses])
+
+    def _case(self, engine: Engine) -> None:
+        if self.inferer is None:
+            return
+        history, case = list(self.inferer.history), self._n_cases
+        self._n_cases += 1
+        keys = ("loss", "held_out")
+        now = time.time()
+        curve = [(f"case_{case}_{k}", e[k], int(e["iteration"]), now) for e in history for k in keys if k in e]
+        self._log_metrics(curve)
+
+    def _completed(self, engine: Engine) -> None:
+        self._send_losses()
+        if self.results is not None:
+            self._log_results()
+        self._finish("FINISHED")
+
+    def _exception(self, engine: Engine, error: BaseException) -> None:
+        self._send_losses()
+        if self.results is not None:
+            self._log_results()
+        self._finish("FAILED")
+        raise error
+
+    def _log_results(self) -> None:
+        from disinr_monai.handlers.save_cases import summarise
+
+        now, metrics = time.time(), []
+        for row_index, row in enumerate(self.results.rows):
+            for key in ("psnr", "ssim", "nrmse", "seconds"):
+                if key in row:
+                    metrics.append((f"{row['method']}_{key}_by_case", float(row[key]), row_index, now))
+        for method, summary in summarise(self.results.rows).items():
+            metrics += [(f"{method}_{key}", float(value), 0, now) for key, value in summary.items()]
+        self._log_metrics(metrics)
+        for picture in self.results.pictures:
+            self._jobs.put(lambda p=picture: self._client.log_artifact(self._run_id, str(p), "pictures"))
+        table = self.output_dir / "metrics.csv"
+        self._jobs.put(lambda: self._client.log_artifact(self._run_id, str(table)) if table.is_file() else None)
+
+    def _log_metrics(self, metrics: list[tuple[str, float, int, float]]) -> None:
+        for first in range(0, len(metrics), _METRICS_PER_CALL):
+            part = metrics[first : first + _METRICS_PER_CALL]
+            self._jobs.put(lambda part=part: self._send_metrics(part))
+
+    def _finish(self, status: str) -> None:
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        atexit.unregister(self._finish)
+        self._jobs.put(lambda: self._client.set_terminated(self._run_id, status))
+        self._jobs.put(None)
+        worker.join(_FLUSH_SECONDS)
+        if worker.is_alive():
+            logger.warning("MLflow at %s did not answer in time; this run's record is incomplete", self.uri)
+
+    # What the background thread does.
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if self._failed:
+                continue
+            try:
+                job()
+            except Exception as error:
+                self._failed = True
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                logger.warning("MLflow at %s failed (%s); the run goes on without it", self.uri, reason)
+
+    def _open(self) -> None:
+        import mlflow
+        from mlflow.entities import Param, RunTag
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        self._client = mlflow.MlflowClient(tracking_uri=self.uri)
+        experiment = self._client.get_experiment_by_name(self.experiment_name)
+        if experiment is None:
+            local = self.uri.startswith("sqlite:///")
+            location = Path(self.uri.removeprefix("sqlite:///")).parent / "mlruns" if local else None
+            experiment_id = self._client.create_experiment(
+                self.experiment_name, artifact_location=None if location is None else location.resolve().as_uri()
+            )
+        else:
+            experiment_id = experiment.experiment_id
+        self._run_id = self._client.create_run(experiment_id, run_name=self.run_name).info.run_id
+        params = [Param(key.replace("#", ".")[:250], str(value)[:6000]) for key, value in self.params.items()]
+        tags = [RunTag(key, str(value)) for key, value in {**versions(), **self.tags}.items()]
+        self._client.log_batch(self._run_id, tags=tags)
+        for first in range(0, len(params), _PARAMS_PER_CALL):
+            self._client.log_batch(self._run_id, params=params[first : first + _PARAMS_PER_CALL])
+
+    def _send_metrics(self, metrics: list[tuple[str, float, int, float]]) -> None:
+        from mlflow.entities import Metric
+
+        batch = [Metric(key, value, int(when * 1000), step) for key, value, step, when in metrics]
+        self._client.log_batch(self._run_id, metrics=batch)
