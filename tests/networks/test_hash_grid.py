@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from disinr_monai.networks import MLP, HashGrid, HashGridEncoder
+from disinr_monai.networks import tcnn_backend
+
+PRIMES = (1, 2654435761, 805459861, 3674653429)
+
+
+def encode_by_hand(grid: HashGrid, point: list[float]) -> list[float]:
+    """One point, one corner at a time, in Python integers: the definition, written without tensors."""
+    features = []
+    offset = 0
+    for level in range(grid.n_levels):
+        scale = grid.base_resolution * grid.per_level_scale**level - 1
+        resolution = math.ceil(scale) + 1
+        size = min(-(-(resolution**grid.in_dim) // 8) * 8, 2**grid.log2_hashmap_size)
+        position = [(x + 1) / 2 * scale + 0.5 for x in point]
+        cell = [math.floor(p) for p in position]
+        value = [0.0] * grid.n_features_per_level
+        for corner in range(2**grid.in_dim):
+            weight, at = 1.0, []
+            for d in range(grid.in_dim):
+                up = corner >> d & 1
+                fraction = position[d] - cell[d]
+                weight *= fraction if up else 1 - fraction
+                at.append(cell[d] + up)
+            if resolution**grid.in_dim <= size:
+                index = sum(a * resolution**d for d, a in enumerate(at))
+            else:
+                index = 0
+                for d, a in enumerate(at):
+                    index ^= (a * PRIMES[d]) % 2**32
+            row = grid.table[offset + index % size].detach()
+            value = [v + weight * float(r) for v, r in zip(value, row, strict=True)]
+        features += value
+        offset += size
+    return features
+
+
+@pytest.mark.parametrize("in_dim", [2, 3, 4])
+@pytest.mark.parametrize("fixed_points", [True, False])
+def test_equals_the_definition(in_dim, fixed_points, rng):
+    grid = HashGrid(
+        in_dim,
+        n_levels=5,
+        n_features_per_level=2,
+        log2_hashmap_size=8,
+        base_resolution=3,
+        per_level_scale=1.7,
+        fixed_points=fixed_points,
+    )
+    points = torch.rand(17, in_dim, generator=rng) * 2 - 1
+    expected = torch.tensor([encode_by_hand(grid, p.tolist()) for p in points])
+    torch.testing.assert_close(grid(points), expected, rtol=1e-3, atol=1e-9)
+
+
+def test_sparse_and_gathered_gradients_agree(rng):
+    points = torch.rand(50, 2, generator=rng) * 2 - 1
+    upstream = torch.rand(50, 80, generator=rng)
+    gradients = []
+    for fixed_points in (True, False):
+        grid = HashGrid(2, fixed_points=fixed_points, seed=5)
+        (grid(points) * upstream).sum().backward()
+        gradients.append(grid.table.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_other_points_of_the_same_shape_are_not_taken_from_the_cache(rng):
+    grid = HashGrid(2, n_levels=4)
+    first, second = torch.rand(2, 30, 2, generator=rng) * 2 - 1
+    grid(first)
+    torch.testing.assert_close(grid(second), grid._gather(second))
+
+
+def test_seeds_are_independent():
+    assert not torch.equal(HashGrid(seed=0).table, HashGrid(seed=1).table)
+    assert torch.equal(HashGrid(seed=3).table, HashGrid(seed=3).table)
+    assert HashGrid(seed=0).table.abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"), [({"in_dim": 5}, "in_dim must be 2, 3 or 4, found 5"), ({"n_levels": 0}, "at least 1")]
+)
+def test_bad_sizes_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        HashGrid(**kwargs)
+
+
+def test_wrong_points_are_refused():
+    with pytest.raises(ValueError, match=r"points must have shape \(n, 2\), found \(4, 3\)"):
+        HashGrid(2)(torch.zeros(4, 3))
+
+
+def padded(mlp: MLP) -> int:
+    """Parameters of an MLP as tiny-cuda-nn counts them, matrices padded to multiples of 16."""
+    return tcnn_backend.flat_parameters(mlp).numel()
+
+
+def encoder_size(encoder: HashGridEncoder) -> int:
+    return encoder.grid.table.numel() + padded(encoder.mlp)
+
+
+class TestPublishedParameterCounts:
+    """arXiv 2605.04234, tables 1 and 5, in millions to two decimals; the exact numbers follow from the layout."""
+
+    def test_disinr_2d_subject_encoder(self):
+        assert encoder_size(HashGridEncoder(2)) == 4_936_384  # 4.94 M
+
+    def test_disinr_3d_subject_encoder(self):
+        assert encoder_size(HashGridEncoder(3)) == 10_828_352  # 10.83 M
+
+    def test_disinr_3d_pair_and_one_subject(self):
+        assert 2 * encoder_size(HashGridEncoder(3)) + padded(MLP(256, 1, 128, 2)) == 21_707_904  # 21.71 M
+
+    def test_ngp_2d(self):
+        assert encoder_size(HashGridEncoder(2, out_dim=2)) == 4_922_048  # 4.92 M
+
+    def test_ngp_3d(self):
+        head = MLP(128, 1, 128, 2)
+        assert HashGrid(3, n_levels=16).table.numel() + padded(head) == 23_403_072  # 23.40 M
+
+    def test_strainer_2d(self):
+        assert encoder_size(HashGridEncoder(2)) + padded(MLP(128, 2, 128, 2)) == 4_971_200  # 4.97 M
+
+    def test_strainer_3d_with_six_decoders(self):
+        encoder = HashGridEncoder(3, n_levels=16)
+        assert encoder_size(encoder) + 6 * padded(MLP(128, 1, 128, 2)) == 23_626_304  # 23.63 M
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("in_dim", [2, 3])
+def test_parity_with_tiny_cuda_nn(in_dim, rng):
+    if not tcnn_backend.is_available():
+        pytest.skip("tinycudann is not installed")
+    encoder = HashGridEncoder(in_dim, fixed_points=False)
+    with torch.no_grad():
+        encoder.grid.table.uniform_(-1, 1, generator=rng)
+    points = torch.rand(1024, in_dim, generator=rng) * 2 - 1
+    expected = encoder(points)
+    encoder.cuda()
+    encoder.mlp.amp = True
+    torch.testing.assert_close(encoder.grid(points.cuda()).cpu(), encoder.cpu().grid(points), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(encoder.cuda()(points.cuda()).cpu(), expected, rtol=2e-2, atol=2e-2)
