@@ -28,8 +28,8 @@ def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int =
     """Every case of one modality in a file or, recursively, in a folder, in a fixed order.
 
     A case has ``name`` (unique, safe as a folder name), ``subject``, ``path`` (a string; for a DICOM series the list of
-    its files), ``slice`` (None if the file holds one) and ``kind``: ``"kspace"``, ``"sinogram"`` or ``"image"``. Volumes
-    and fully sampled k-space give ``slices_per_subject`` slices, evenly spaced over the middle half; undersampled scans
+    its files), ``slice`` (None if the file holds one) and ``kind``: ``"kspace"``, ``"sinogram"`` or ``"image"``.
+    Volumes and fully sampled k-space give ``slices_per_subject`` slices, evenly spaced over the middle half; raw scans
     give every slice. Hidden files are ignored, and so are measurements and DICOM series of another modality. A file in
     a folder that cannot be read still gives a case, whose reading then fails: a batch goes on past it and reports it.
 
@@ -177,6 +177,12 @@ def _labels(files: list[Path], root: Path) -> list[tuple[Path, str, str]]:
 def _case(label: str, subject: str, path: str | list[str], index: int | None, kind: str) -> dict[str, Any]:
     name = safe_name(label if index is None else f"{label}_s{index:03d}")
     return {"name": name, "subject": safe_name(subject), "path": path, "slice": index, "kind": kind}
+
+
+def _may_be_dicom(file: Path) -> bool:
+    # Scanners export files without an extension, or with the end of the instance number as one.
+    bare = file.suffix == "" or file.suffix[1:].isdigit()
+    return file.suffix.lower() == ".dcm" or (bare and is_dicom(file))
 
 
 def _extension(file: Path) -> str:

@@ -79,7 +79,7 @@ def kspace_summary(path: str | Path) -> tuple[int, bool]:
 
 
 def is_fully_sampled(measured: NDArray[np.bool_]) -> bool:
-    """Whether the measured samples ``(H, W)`` fill their bounding block (outer zeros are padding, not undersampling)."""
+    """Whether the measured samples ``(H, W)`` fill their bounding block (outer zeros are padding)."""
     rows, columns = np.flatnonzero(measured.any(1)), np.flatnonzero(measured.any(0))
     if len(rows) == 0:
         return False

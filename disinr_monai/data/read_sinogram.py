@@ -71,9 +71,7 @@ def _checked_geometry(values: dict[str, Any], n_views: int, path: str | Path) ->
     if len(angles) != n_views or not np.isfinite(angles).all():
         raise InputError(f"{path}: `angles` must hold {n_views} finite angles (rad), one a view, found {len(angles)}")
     if np.ptp(angles) > 4 * np.pi + 1e-3:
-        raise InputError(
-            f"{path}: `angles` must be in radians, found a range of {np.ptp(angles):g}; divide by 180 / pi"
-        )
+        raise InputError(f"{path}: `angles` must be in radians, found a range of {np.ptp(angles):g}; convert them")
     image_shape = [int(n) for n in np.asarray(values["image_shape"]).reshape(-1)]
     if len(image_shape) != 2 or min(image_shape) < 2:
         raise InputError(f"{path}: `image_shape` must be two numbers (H, W), found {values['image_shape']}")

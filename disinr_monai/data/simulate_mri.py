@@ -60,18 +60,15 @@ def simulate_kspace(
     shape = magnitude.shape
     rng = np.random.default_rng(seed)
     coils, phase = _random_coils(n_coils, rng), _random_phase(rng)
-    band, maps = np.empty((n_coils, *shape), np.complex128), np.empty((n_coils, *shape), np.complex128)
-    fine_axes = [(np.arange(_FINER * n) - _FINER * (n // 2)) / _FINER + n // 2 for n in shape]
+    fine_axes = [(np.arange(_FINER * n) - _FINER * n // 2) / _FINER + n // 2 for n in shape]
     fine, coarse = _positions(fine_axes, shape), _positions([np.arange(n) for n in shape], shape)
     grid = np.meshgrid(*fine_axes, indexing="ij")
     # Cubic splines overshoot at sharp edges, and a magnitude has no negative values.
     object_fine = np.maximum(map_coordinates(magnitude.astype(np.float64), grid, order=3, mode="nearest"), 0)
     object_fine = object_fine * np.exp(1j * phase(*fine))
-    for fields, target in (
-        (_unit_rss([c(*fine) for c in coils]), band),
-        (_unit_rss([c(*coarse) for c in coils]), maps),
-    ):
-        target[:] = [_measure(object_fine * field, shape) for field in fields] if target is band else fields
+    fields = _unit_rss([coil(*fine) for coil in coils])
+    band = np.stack([_measure(object_fine * field, shape) for field in fields])
+    maps = _unit_rss([coil(*coarse) for coil in coils])
     images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(band, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
     reference = np.abs((maps.conj() * images).sum(0, keepdims=True))
     sampled = np.ones(shape, bool) if mask is None else np.broadcast_to(np.asarray(mask) != 0, shape)
