@@ -8,6 +8,8 @@ a conversion, so forward and backward each cost one pass over the non-zeros.
 from __future__ import annotations
 
 import warnings
+import weakref
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
@@ -28,13 +30,26 @@ def _to_torch_csr(matrix: scipy.sparse.csr_matrix, dtype: torch.dtype) -> Tensor
         )
 
 
+@dataclass(eq=False)
+class _Pair:
+    """A matrix and its transpose on one device in one dtype."""
+
+    matrix: Tensor
+    transpose: Tensor
+
+
+def _multiply(matrix: Tensor, dense: Tensor) -> Tensor:
+    # The vector kernel is up to twice as fast as the matrix kernel with one column.
+    return torch.mv(matrix, dense[:, 0])[:, None] if dense.shape[1] == 1 else matrix @ dense
+
+
 class _SparseProduct(torch.autograd.Function):
     """``matrix @ dense``; the gradient is ``transpose @ gradient``. Both matrices are constants."""
 
     @staticmethod
     def forward(ctx, matrix: Tensor, transpose: Tensor, dense: Tensor) -> Tensor:
         ctx.matrices = (matrix, transpose)
-        return matrix @ dense
+        return _multiply(matrix, dense)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
@@ -55,13 +70,39 @@ class SparseMatrix(nn.Module):
         super().__init__()
         csr = scipy.sparse.csr_matrix(matrix)
         self.shape = csr.shape
-        # Plain attributes moved by `_apply`: buffers would be copied into every state_dict by some tools.
-        self._matrix = _to_torch_csr(csr, dtype)
-        self._transpose = _to_torch_csr(csr.T.tocsr(), dtype)
+        # A plain attribute moved by `_apply`: buffers would be copied into every state_dict by some tools.
+        self._pair = _Pair(_to_torch_csr(csr, dtype), _to_torch_csr(csr.T.tocsr(), dtype))
+        self._versions = weakref.WeakValueDictionary()
+        self._remember()
+
+    def shared(self) -> SparseMatrix:
+        """A second module on the same memory; moving one leaves the other, equal moves share memory again."""
+        copy = SparseMatrix.__new__(SparseMatrix)
+        nn.Module.__init__(copy)
+        copy.shape, copy._pair, copy._versions = self.shape, self._pair, self._versions
+        return copy
+
+    def __deepcopy__(self, memo: dict) -> SparseMatrix:
+        # A constant need not be copied, and a CT system matrix is large.
+        return self.shared()
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key != "_versions"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._versions = weakref.WeakValueDictionary()
+        self._remember()
+
+    def _remember(self) -> None:
+        self._versions[self._pair.matrix.device, self._pair.matrix.dtype] = self._pair
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
-        self._matrix, self._transpose = fn(self._matrix), fn(self._transpose)
+        probe = fn(torch.empty(0, dtype=self._pair.matrix.dtype, device=self._pair.matrix.device))
+        pair = self._versions.get((probe.device, probe.dtype))
+        self._pair = pair if pair is not None else _Pair(fn(self._pair.matrix), fn(self._pair.transpose))
+        self._remember()
         return self
 
     @property
@@ -70,12 +111,12 @@ class SparseMatrix(nn.Module):
 
     @property
     def n_nonzero(self) -> int:
-        return self._matrix.values().numel()
+        return self._pair.matrix.values().numel()
 
     def forward(self, dense: Tensor) -> Tensor:
         """``(n, k)`` to ``(m, k)``."""
-        return _SparseProduct.apply(self._matrix, self._transpose, dense)
+        return _SparseProduct.apply(self._pair.matrix, self._pair.transpose, dense)
 
     def transposed(self, dense: Tensor) -> Tensor:
         """``(m, k)`` to ``(n, k)``."""
-        return _SparseProduct.apply(self._transpose, self._matrix, dense)
+        return _SparseProduct.apply(self._pair.transpose, self._pair.matrix, dense)

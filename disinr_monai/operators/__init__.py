@@ -1,7 +1,8 @@
 """Forward models: geometry and physics, nothing else."""
 
+from disinr_monai.operators.fan_beam import FanBeam
 from disinr_monai.operators.fourier import MultiCoilFourier, fft2c, ifft2c
 from disinr_monai.operators.identity import Identity
 from disinr_monai.operators.linear_operator import LinearOperator
 
-__all__ = ["Identity", "LinearOperator", "MultiCoilFourier", "fft2c", "ifft2c"]
+__all__ = ["FanBeam", "Identity", "LinearOperator", "MultiCoilFourier", "fft2c", "ifft2c"]

@@ -62,7 +62,8 @@ class LinearOperator(nn.Module, ABC):
         r"""Largest eigenvalue of :math:`A^H A` by power iteration from a fixed start (deterministic)."""
         buffer = next(self.buffers(), torch.zeros(()))
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(self.domain_shape, generator=generator).to(buffer.device)
+        dtype = buffer.dtype.to_real() if buffer.is_complex() else buffer.dtype
+        x = torch.randn(self.domain_shape, generator=generator).to(buffer.device, dtype)
         value = torch.zeros(())
         with torch.no_grad():
             for _ in range(n_iterations):

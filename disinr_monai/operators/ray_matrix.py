@@ -1,0 +1,113 @@
+"""System matrix of a fan-beam scan: exact intersection lengths of rays and pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse
+
+_RAYS_PER_CHUNK = 4096
+
+
+def fan_beam_rays(
+    angles: np.ndarray,
+    n_detectors: int,
+    detector_spacing: float,
+    source_distance: float,
+    detector_distance: float,
+    n_subrays: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""A point and a direction for each ray, in mm, as :math:`(x, y)`.
+
+    .. math::
+        S = d_s (\sin θ, -\cos θ), \qquad
+        P_k = d_d (-\sin θ, \cos θ) + u_k (\cos θ, \sin θ), \qquad
+        u_k = \Delta \left(k - \tfrac{n - 1}{2}\right)
+
+    with each detector cell split evenly into ``n_subrays`` points.
+
+    Returns:
+        sources ``(n_views, 1, 2)`` and directions ``(n_views, n_detectors * n_subrays, 2)`` from the source to the
+        detector point; sub-rays of one cell are neighbours.
+    """
+    sine, cosine = np.sin(angles), np.cos(angles)
+    n_points = n_detectors * n_subrays
+    u = (np.arange(n_points) - (n_points - 1) / 2) * (detector_spacing / n_subrays)
+    sources = source_distance * np.stack((sine, -cosine), axis=-1)[:, None]
+    centres = detector_distance * np.stack((-sine, cosine), axis=-1)[:, None]
+    axes = np.stack((cosine, sine), axis=-1)[:, None]
+    return sources, centres + u[None, :, None] * axes - sources
+
+
+def fan_beam_matrix(
+    image_shape: tuple[int, int],
+    pixel_spacing: float,
+    angles: np.ndarray,
+    n_detectors: int,
+    detector_spacing: float,
+    source_distance: float,
+    detector_distance: float,
+    n_subrays: int,
+) -> scipy.sparse.csr_matrix:
+    """Matrix ``(n_views * n_detectors, H * W)`` of intersection lengths in mm, averaged over the sub-rays of a cell.
+
+    The lengths are those of Siddon (Med. Phys. 12:252, 1985), found without his sorting: a ray that is steep in a row
+    touches at most two pixels of that row (and likewise for columns), so each row splits at most once.
+    """
+    height, width = image_shape
+    sources, directions = fan_beam_rays(
+        angles, n_detectors, detector_spacing, source_distance, detector_distance, n_subrays
+    )
+    # Pixel coordinates: column along +x, row along -y, pixel (r, c) covers [r, r + 1] x [c, c + 1].
+    start = np.broadcast_to(sources, directions.shape).reshape(-1, 2) / pixel_spacing
+    slope = directions.reshape(-1, 2) / pixel_spacing
+    points = np.stack((height / 2 - start[:, 1], width / 2 + start[:, 0]), axis=-1)
+    steps = np.stack((-slope[:, 1], slope[:, 0]), axis=-1)
+
+    rays_per_chunk = max(1, _RAYS_PER_CHUNK // n_subrays) * n_subrays
+    blocks = []
+    for first in range(0, len(points), rays_per_chunk):
+        chunk = slice(first, first + rays_per_chunk)
+        rows, columns, lengths = _intersections(points[chunk], steps[chunk], height, width)
+        n_cells = len(points[chunk]) // n_subrays
+        values = (lengths * (pixel_spacing / n_subrays)).astype(np.float32)
+        blocks.append(scipy.sparse.csr_matrix((values, (rows // n_subrays, columns)), shape=(n_cells, height * width)))
+    return scipy.sparse.vstack(blocks, format="csr")
+
+
+def _intersections(
+    points: np.ndarray, steps: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ray index, flat pixel index and length (in pixels) of every intersection; ``points``, ``steps`` ``(n, 2)``."""
+    steep = np.abs(steps[:, 0]) >= np.abs(steps[:, 1])
+    found = []
+    for axis, chosen in ((0, steep), (1, ~steep)):
+        rays = np.flatnonzero(chosen)
+        n_lines, n_across = (height, width) if axis == 0 else (width, height)
+        along, line, across, length = _march(points[rays], steps[rays], axis, n_lines, n_across)
+        pixel = line * width + across if axis == 0 else across * width + line
+        found.append((rays[along].astype(np.int32), pixel.astype(np.int32), length))
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+def _march(
+    points: np.ndarray, steps: np.ndarray, axis: int, n_lines: int, n_across: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Split every ray at the pixel borders, line by line along ``axis``: (ray, line, position across, length)."""
+    slope = (steps[:, 1 - axis] / steps[:, axis])[:, None]
+    enter = points[:, 1 - axis, None] + slope * (np.arange(n_lines) - points[:, axis, None])
+    low, high = np.minimum(enter, enter + slope), np.maximum(enter, enter + slope)
+    first = np.floor(low)
+    inside = (high > 0) & (low < n_across)
+    ray, line = np.nonzero(inside)
+    low, high, first = low[inside], high[inside], first[inside]
+    # The part of the line's path in the first pixel; a ray parallel to the axis stays in one pixel.
+    span = high - low
+    share = np.ones_like(span)
+    np.divide(first + 1 - low, span, out=share, where=high > first + 1)
+    path = np.sqrt(1 + slope[ray, 0] ** 2)
+    first = first.astype(np.int32)
+    ray, line = np.concatenate((ray, ray)), np.concatenate((line, line))
+    across = np.concatenate((first, first + 1))
+    length = np.concatenate((path * share, path * (1 - share)))
+    kept = (length > 0) & (across >= 0) & (across < n_across)
+    return ray[kept], line[kept], across[kept], length[kept]
