@@ -16,6 +16,18 @@ from torch import nn
 
 from disinr_monai.checkpoint import load_shared
 from disinr_monai.errors import InputError
+from disinr_monai.files import prepare_output_dir
+
+__all__ = [
+    "as_bool",
+    "check_device",
+    "check_overrides",
+    "check_pretrainable",
+    "hyper_parameters",
+    "load_pair",
+    "prepare_output_dir",
+    "start",
+]
 
 logger = logging.getLogger(__name__)
 

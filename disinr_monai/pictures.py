@@ -23,7 +23,7 @@ def save_panels(
     Args:
         path: PNG to write.
         panels: title to image; shown from 0 to ``top``.
-        reference: if given, shown after the panels, with the error map of the last panel ten-fold amplified.
+        reference: if given, shown after the panels, with the error map of the last panel five-fold amplified.
         affine: 4x4 affine (RAS mm) for the radiological view; None shows the arrays as stored.
         top: grey value shown white; default 1, or the 99.9th percentile of the last panel without a reference.
     """
@@ -34,7 +34,7 @@ def save_panels(
     last = list(shown.values())[-1]
     if top is None:
         top = 1.0 if reference is not None else max(float(np.percentile(last, 99.9)), 1e-12)
-    extra = {} if reference is None else {"reference": _plane(reference, affine), "error × 10": None}
+    extra = {} if reference is None else {"reference": _plane(reference, affine), "error × 5": None}
     n_panels = len(shown) + len(extra)
     height = 3.4 * last.shape[0] / last.shape[1]
     figure = Figure(figsize=(3.4 * n_panels, height + 0.35), dpi=100)
@@ -42,7 +42,7 @@ def save_panels(
     axes = figure.subplots(1, n_panels, squeeze=False)[0]
     for axis, (title, image) in zip(axes, {**shown, **extra}.items(), strict=True):
         if image is None:
-            axis.imshow(np.abs(last - extra["reference"]) * 10, cmap="inferno", vmin=0, vmax=top)
+            axis.imshow(np.abs(last - extra["reference"]) * 5, cmap="inferno", vmin=0, vmax=top)
         else:
             axis.imshow(image, cmap="gray", vmin=0, vmax=top)
         axis.set_title(title, fontsize=9)

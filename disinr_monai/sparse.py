@@ -107,7 +107,7 @@ class SparseMatrix(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._matrix.dtype
+        return self._pair.matrix.dtype
 
     @property
     def n_nonzero(self) -> int:

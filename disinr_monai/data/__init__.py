@@ -1,0 +1,8 @@
+"""From files to cases (``docs/conventions.md``)."""
+
+from disinr_monai.data.acquire import AcquireCT, AcquireMRI
+from disinr_monai.data.cases import list_cases
+from disinr_monai.data.epoch_sampler import EpochSampler
+from disinr_monai.data.guard import Guard
+
+__all__ = ["AcquireCT", "AcquireMRI", "EpochSampler", "Guard", "list_cases"]

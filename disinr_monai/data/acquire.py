@@ -93,6 +93,7 @@ class AcquireMRI(Transform):
         result = {
             "name": case["name"],
             "subject": case["subject"],
+            "index": case.get("index", 0),
             "modality": "mri",
             "operator": operator,
             "measurement": measurement / scale,
@@ -290,6 +291,7 @@ def _ct_case(
     return {
         "name": case["name"],
         "subject": case["subject"],
+        "index": case.get("index", 0),
         "modality": "ct",
         "operator": operator,
         "measurement": measurement,

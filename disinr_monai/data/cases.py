@@ -27,7 +27,8 @@ _EXPECTED = {
 def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int = 4) -> list[dict[str, Any]]:
     """Every case of one modality in a file or, recursively, in a folder, in a fixed order.
 
-    A case has ``name`` (unique, safe as a folder name), ``subject``, ``path`` (a string; for a DICOM series the list of
+    A case has ``name`` (unique, safe as a folder name), ``subject``, ``index`` (its
+    place in the list), ``path`` (a string; for a DICOM series the list of
     its files), ``slice`` (None if the file holds one) and ``kind``: ``"kspace"``, ``"sinogram"`` or ``"image"``.
     Volumes and fully sampled k-space give ``slices_per_subject`` slices, evenly spaced over the middle half; raw scans
     give every slice. Hidden files are ignored, and so are measurements and DICOM series of another modality. A file in
@@ -74,8 +75,8 @@ def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int =
             f"{root}: expected {_EXPECTED[modality]} files, found "
             f"{len(files)} others ({', '.join(found[:8])}{' ...' if len(found) > 8 else ''})"
         )
-    for case, name in zip(cases, unique_names([case["name"] for case in cases]), strict=True):
-        case["name"] = name
+    for index, name in enumerate(unique_names([case["name"] for case in cases])):
+        cases[index] |= {"name": name, "index": index}
     return cases
 
 

@@ -1,0 +1,8 @@
+"""Reconstruction methods to compare with; each is called like the adaptation of an INR."""
+
+from disinr_monai.methods.cg_sense import ConjugateGradient
+from disinr_monai.methods.direct import DirectInverse
+from disinr_monai.methods.sirt import SIRT
+from disinr_monai.methods.total_variation import TotalVariation
+
+__all__ = ["SIRT", "ConjugateGradient", "DirectInverse", "TotalVariation"]

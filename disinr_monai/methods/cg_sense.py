@@ -35,7 +35,7 @@ class ConjugateGradient(ClassicalMethod):
         self.tolerance = tolerance
         self.use_weights = use_weights
 
-    def reconstruct(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
+    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
         """Solve for the image ``(C, *S)``."""
         scale = 1 / operator.norm_squared()
         if weights is None or not self.use_weights:

@@ -1,36 +1,29 @@
-"""What the classical methods share: their call and the check of what they are given."""
+"""What the classical methods share: the check of what they are given."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
 
 import torch
-from monai.inferers import Inferer
-from torch import Tensor
+from torch import Tensor, nn
 
+from disinr_monai.case_inferer import CaseInferer
 from disinr_monai.operators.linear_operator import LinearOperator
 
 
-class ClassicalMethod(Inferer):
-    """A reconstruction without a network, called like one with a network.
+class ClassicalMethod(CaseInferer):
+    """A reconstruction without a network; subclasses write :meth:`solve`."""
 
-    ``method(points, network, operator=..., measurement=..., weights=...)`` gives the image ``(C, *S)``; ``points`` and
-    ``network`` are ignored. Subclasses write :meth:`reconstruct`.
-    """
-
-    def __call__(  # type: ignore[override]
+    def reconstruct(
         self,
         points: Tensor | None = None,
-        network: Callable[..., Tensor] | None = None,
+        network: nn.Module | None = None,
         *,
         operator: LinearOperator,
         measurement: Tensor,
         weights: Tensor | None = None,
-        **kwargs: Any,
     ) -> Tensor:
-        """Reconstruct one image ``(C, *S)`` from one measurement.
+        """Reconstruct one image ``(C, *S)`` from one measurement; ``points`` and ``network`` are ignored.
 
         Raises:
             ValueError: measurement or weights do not have the shape of the operator's range.
@@ -42,8 +35,8 @@ class ClassicalMethod(Inferer):
                     f"found {tuple(tensor.shape)}"
                 )
         with torch.no_grad():
-            return self.reconstruct(operator, measurement, weights)
+            return self.solve(operator, measurement, weights)
 
     @abstractmethod
-    def reconstruct(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
+    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
         """The image ``(C, *S)`` of a checked measurement; runs without gradients."""

@@ -9,6 +9,6 @@ from disinr_monai.operators.linear_operator import LinearOperator
 class DirectInverse(ClassicalMethod):
     """The operator's one-step reconstruction: zero-filled for MRI, filtered back-projection for CT."""
 
-    def reconstruct(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
+    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
         """``operator.direct_inverse(measurement)``; the weights have no part in it."""
         return operator.direct_inverse(measurement)

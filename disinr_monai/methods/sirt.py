@@ -31,7 +31,7 @@ class SIRT(ClassicalMethod):
         self.relaxation = relaxation
         self.non_negative = non_negative
 
-    def reconstruct(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
+    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
         """Iterate; the statistical weights have no part in it.
 
         Raises:

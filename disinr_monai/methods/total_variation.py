@@ -46,7 +46,7 @@ class TotalVariation(ClassicalMethod):
         self.non_negative = non_negative
         self.use_weights = use_weights
 
-    def reconstruct(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
+    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
         """Minimise from the direct inverse."""
         norm = operator.norm_squared()
         if weights is None or not self.use_weights:

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from monai.transforms import Transform
+
+from disinr_monai.errors import InputError
+
+
+class Guard(Transform):
+    """Run a transform on a case; a case that cannot be read becomes ``{"name", "subject", "error"}``.
+
+    So one bad file does not end a batch of scans; the handler that writes results reports it at the end.
+
+    Args:
+        transform: the transform to guard.
+    """
+
+    def __init__(self, transform: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
+        self.transform = transform
+
+    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self.transform(case)
+        except InputError as error:
+            return {"name": case["name"], "subject": case["subject"], "error": str(error)}

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from disinr_monai.adaptation import AdaptationInferer
+from disinr_monai.losses import MeasurementLoss
+from disinr_monai.metrics import image_metrics, to_display
+from tests.problems import mri_case, small_naive, small_network
+
+
+def adapt(network, case=None, **options):
+    case = case or mri_case()
+    options = {"n_iterations": 120, "lr": 1e-2, "amp": False, "quiet": True, **options}
+    inferer = AdaptationInferer(MeasurementLoss(), **options)
+    return inferer, inferer(case["points"][None], network, case=case)
+
+
+def psnr(image, case) -> float:
+    return image_metrics(to_display(image[0], "mri"), case["reference"])["psnr"]
+
+
+@pytest.mark.parametrize("make", [small_network, small_naive])
+def test_fits_the_scan(make):
+    case = mri_case()
+    _, image = adapt(make(), case)
+    zero_filled = case["operator"].direct_inverse(case["measurement"])[None]
+    assert image.shape == (1, 2, 24, 20)
+    assert psnr(image, case) > psnr(zero_filled, case) + 5
+
+
+def test_nothing_of_the_network_changes():
+    network = small_network()
+    before = copy.deepcopy(network.state_dict())
+    for frozen in (True, False):
+        adapt(network, n_iterations=5, frozen=frozen)
+        assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+def test_unfrozen_fits_more_than_frozen():
+    losses = [adapt(small_network(), frozen=frozen)[0].history[-1]["loss"] for frozen in (True, False)]
+    assert losses[1] < losses[0]
+
+
+def test_same_seed_same_image():
+    images = [adapt(small_network(), n_iterations=10)[1] for _ in range(2)]
+    assert torch.equal(*images)
+
+
+def test_history_and_iterations():
+    inferer, _ = adapt(small_network(), n_iterations=55, check_every=25)
+    assert [entry["iteration"] for entry in inferer.history] == [25, 50, 55]
+    assert inferer.iterations_run == 55
+
+
+def test_early_stopping_uses_withheld_samples_only():
+    """With strong noise the fit to the withheld samples gets worse in the end: it must stop before the limit."""
+    case = mri_case(acceleration=1)
+    noise = torch.randn(*case["measurement"].shape, 2, generator=torch.Generator().manual_seed(1))
+    case["measurement"] = case["measurement"] + 0.3 * torch.view_as_complex(noise)
+    options = {"n_iterations": 600, "check_every": 10, "patience": 3}
+    stopped, image = adapt(small_naive(), case, early_stop=True, holdout=0.2, **options)
+    assert stopped.iterations_run < 600
+    assert all("held_out" in entry for entry in stopped.history)
+    _, full = adapt(small_naive(), case, **options)
+    assert psnr(image, case) > psnr(full, case)
+
+
+def test_an_unreadable_case_gives_none():
+    inferer = AdaptationInferer(MeasurementLoss(), quiet=True)
+    assert inferer(None, small_network(), case={"name": "bad", "error": "bad.h5: broken"}) is None
+
+
+def test_divergence_is_reported_not_saved():
+    case = mri_case()
+    case["measurement"] = case["measurement"] * float("nan")
+    _, image = adapt(small_network(), case, n_iterations=2)
+    assert image is None
+    assert "not finite" in case["error"]
+
+
+def test_bad_settings():
+    with pytest.raises(ValueError, match="n_iterations must be at least 1"):
+        AdaptationInferer(MeasurementLoss(), n_iterations=0)

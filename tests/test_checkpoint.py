@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+from disinr_monai.bundle import load_pair
+from disinr_monai.checkpoint import load_shared, save_shared
+from disinr_monai.errors import InputError
+from disinr_monai.networks import DisINR, HashGridEncoder
+from tests.problems import small_naive, small_network
+
+
+@pytest.fixture
+def trained():
+    """Three subjects whose encoders have moved away from their start."""
+    network = small_network(n_subjects=3, seed=5)
+    with torch.no_grad():
+        for i, subject in enumerate(network.subjects):
+            for parameter in subject.parameters():
+                parameter.add_(0.1 * (i + 1))
+        for parameter in network.shared.parameters():
+            parameter.mul_(1.5)
+    return network
+
+
+def test_shared_pair_comes_back(trained, tmp_path):
+    save_shared(tmp_path / "model.pt", trained, "mri", {"seed": 5})
+    other = small_network(seed=99)
+    assert load_shared(tmp_path / "model.pt", other, "mri") == {"seed": 5}
+    for name, tensor in trained.shared.state_dict().items():
+        torch.testing.assert_close(other.shared.state_dict()[name], tensor, rtol=1e-3, atol=1e-7)  # tables in half
+
+
+def test_no_trained_subject_is_released(trained, tmp_path):
+    save_shared(tmp_path / "model.pt", trained, "mri")
+    state = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
+    assert {k.split(".")[1] for k in state if k.startswith("subjects.")} == {"0"}
+    untrained = small_network(seed=5).subjects[0].state_dict()
+    for name, tensor in untrained.items():
+        torch.testing.assert_close(state[f"subjects.0.{name}"].float(), tensor, rtol=1e-3, atol=1e-7)
+
+
+def test_saving_twice_gives_the_same_weights(trained, tmp_path):
+    for name in ("a.pt", "b.pt"):
+        save_shared(tmp_path / name, trained, "mri")
+    a, b = (torch.load(tmp_path / n, weights_only=True)["model"] for n in ("a.pt", "b.pt"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def refused(path, network=None, modality="mri") -> str:
+    with pytest.raises(InputError) as caught:
+        load_shared(path, network or small_network(), modality)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing(tmp_path):
+    assert "does not exist" in refused(tmp_path / "nothing.pt")
+
+
+def test_other_modality(trained, tmp_path):
+    save_shared(tmp_path / "model.pt", trained, "ct")
+    assert "pre-trained on 'ct', this run is 'mri'" in refused(tmp_path / "model.pt")
+
+
+def test_other_architecture_names_the_first_difference(trained, tmp_path):
+    save_shared(tmp_path / "model.pt", trained, "mri")
+    wide = DisINR(lambda seed: HashGridEncoder(2, out_dim=8, hidden_dim=16, n_levels=6, seed=seed), 2, hidden_dim=16)
+    assert "shared.decoder.weights.0 has shape [16, 32], expected [16, 16]" in refused(tmp_path / "model.pt", wide)
+
+
+def test_pickled_object_is_refused_without_running_it(tmp_path):
+    torch.save({"model": small_network()}, tmp_path / "pickled.pt")
+    assert "pickled objects" in refused(tmp_path / "pickled.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"a": print}))
+    refused(tmp_path / "plain.pt")
+
+
+def test_damaged(trained, tmp_path):
+    save_shared(tmp_path / "model.pt", trained, "mri")
+    content = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "half.pt").write_bytes(content[: len(content) // 2])
+    assert "cannot be read" in refused(tmp_path / "half.pt") or "pickled" in refused(tmp_path / "half.pt")
+
+
+def test_foreign_state_dict(tmp_path):
+    torch.save({"state_dict": {"w": torch.zeros(2)}}, tmp_path / "other.pt")
+    assert "not written by disinr_monai" in refused(tmp_path / "other.pt")
+
+
+def test_other_format(trained, tmp_path):
+    save_shared(tmp_path / "model.pt", trained, "mri")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    torch.save({**content, "format": 99}, tmp_path / "new.pt")
+    assert "format 99, expected 1" in refused(tmp_path / "new.pt")
+
+
+def test_without_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="none given and no pair is shipped for 'mri'"):
+        load_pair(None, small_network(), "mri", str(tmp_path))
+    assert load_pair(None, small_naive(), "mri", str(tmp_path)) == {}
+
+
+def test_a_failed_save_leaves_the_old_file(trained, tmp_path, monkeypatch):
+    save_shared(tmp_path / "model.pt", trained, "mri")
+    before = (tmp_path / "model.pt").read_bytes()
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_shared(tmp_path / "model.pt", trained, "mri")
+    assert (tmp_path / "model.pt").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
