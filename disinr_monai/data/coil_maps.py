@@ -69,7 +69,8 @@ def espirit_maps(
     digest = hashlib.sha256(calibration.tobytes() + repr(("v1", data.shape, settings)).encode()).hexdigest()
     cached = _load(digest, data.shape)
     if cached is None:
-        cached = _espirit(calibration, data.shape, *settings)
+        with _one_blas_thread():
+            cached = _espirit(calibration, data.shape, *settings)
         _store(digest, cached)
     return torch.from_numpy(cached)
 
@@ -104,6 +105,15 @@ def _espirit(
     if crop > 0:
         maps *= _interpolate(eigenvalues.squeeze().real, shape[1:]) > crop
     return np.ascontiguousarray(maps, dtype=np.complex64)
+
+
+def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
+    # The matrices are small. On busy cores waiting BLAS threads turn a second of work into twenty.
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return contextlib.nullcontext()
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def _interpolate(field: NDArray, shape: tuple[int, ...]) -> NDArray:

@@ -44,7 +44,7 @@ def test_written_phantoms_are_cases_of_different_subjects(tmp_path, modality):
 
 def test_where_phantoms_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file.*expected a folder that can be written"):
+    with pytest.raises(InputError, match=r"file.*expected a folder that can be written"):
         write_phantoms(tmp_path / "file", "mri", 1, 32)
     with pytest.raises(InputError, match="modality: expected"):
         write_phantoms(tmp_path, "xray", 1)
