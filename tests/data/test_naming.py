@@ -15,5 +15,5 @@ def test_names_are_portable_and_unique():
 
 
 def test_case_seed_is_stable_and_differs():
-    assert case_seed(0, "a") == case_seed(0, "a") == 3101225036 or case_seed(0, "a") >= 0
+    assert case_seed(0, "a") == 2649998842
     assert len({case_seed(seed, name) for seed in (0, 1) for name in "ab"}) == 4
