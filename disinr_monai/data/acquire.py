@@ -102,7 +102,7 @@ class AcquireMRI(Transform):
             "output_scale": output_scale,
             "affine": torch.from_numpy(np.asarray(scan["affine"], dtype=np.float64)),
             "info": {
-                "source": label,
+                "source": Path(label).name,
                 **scan["info"],
                 "n_coils": len(kspace),
                 "sampled_fraction": float(mask.mean()),
@@ -299,7 +299,7 @@ def _ct_case(
         "image_scale": 1.0,
         "output_scale": 1.0,
         "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
-        "info": {"source": _label(case), **info},
+        "info": {"source": Path(_label(case)).name, **info},
     }
 
 

@@ -135,7 +135,7 @@ def _slice_step(heights: NDArray, header: Any, folder: str) -> float:
     if len(heights) == 1:
         return float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0) or 1.0
     steps = np.diff(heights)
-    step = float(np.median(steps))
+    step = float(np.sort(steps)[(len(steps) - 1) // 2])
     if steps.min() < 1e-3:
         raise InputError(
             f"{folder}: expected one DICOM image a slice position, found several at "

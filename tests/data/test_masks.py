@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from disinr_monai.data.masks import acs_size, equispaced_mask
+from disinr_monai.errors import InputError
+
+
+def test_every_sixth_line_and_the_centre():
+    expected = sorted({*range(2, 256, 6), *range(116, 140)})
+    assert np.flatnonzero(equispaced_mask(256, 6, 24, offset=2)).tolist() == expected
+
+
+def test_odd_sizes_centre_like_fastmri():
+    # (7 - 3 + 1) // 2 = 2
+    assert np.flatnonzero(equispaced_mask(7, 7, 3, offset=0)).tolist() == [0, 2, 3, 4]
+
+
+def test_same_lines_as_fastmri():
+    subsample = pytest.importorskip("fastmri.data.subsample", reason="fastmri is not installed")
+    mask, n_low = subsample.EquiSpacedMaskFunc([24 / 256], [6])((1, 256, 2), offset=4, seed=1)
+    assert n_low == 24
+    np.testing.assert_array_equal(mask.numpy().ravel() != 0, equispaced_mask(256, 6, 24, offset=4))
+
+
+def test_the_offset_is_drawn_with_the_seed():
+    masks = [equispaced_mask(64, 6, 0, seed=seed) for seed in range(60)]
+    assert {int(np.flatnonzero(mask)[0]) for mask in masks} == set(range(6))
+    np.testing.assert_array_equal(masks[3], equispaced_mask(64, 6, 0, seed=3))
+
+
+@pytest.mark.parametrize("arguments", [(64, 0, 8), (64, 2.5, 8), (64, 4, 65), (64, 4, -1), (64, 4, 8, 4)])
+def test_impossible_masks_are_refused(arguments):
+    with pytest.raises(InputError, match=r"expected .* found"):
+        equispaced_mask(*arguments)
+
+
+@pytest.mark.parametrize("width", [256, 180, 37])
+def test_acs_size_of_lines(width):
+    for acs in (8, 15, 24):
+        mask = equispaced_mask(width, width, acs, offset=0)
+        (size,) = acs_size(mask)
+        assert size in (acs, acs - 1)
+        start = width // 2 - size // 2
+        assert mask[start : start + size].all()
+        if width % 2 == 0:
+            assert size == acs
+
+
+def test_acs_size_of_a_block_and_of_lines_in_2d():
+    mask = np.zeros((23, 31), bool)
+    mask[11 - 4 : 11 + 4, 15 - 5 : 15 + 5] = True
+    assert acs_size(mask) == (8, 10)
+    assert acs_size(np.broadcast_to(equispaced_mask(32, 4, 8, 0), (20, 32)))[0] == 20
+    assert acs_size(np.zeros((6, 8))) == (0, 0)
+    assert acs_size(np.ones((6, 9))) == (6, 9)
+    assert acs_size(np.zeros(8)) == (0,)
