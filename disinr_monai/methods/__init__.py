@@ -1,0 +1,1 @@
+"""Reconstruction methods, each a MONAI inferer with its settings as keywords."""
