@@ -55,6 +55,8 @@ class L1Wavelet(ClassicalMethod):
             self.l1_weight,
             weights=mask,
             wave_name=self.wavelet,
+            # SigPy would estimate the step with NumPy's global random state; the norm is approached from below.
+            alpha=0.95 / operator.norm_squared(),
             max_iter=self.n_iterations,
             show_pbar=False,
         ).run()
