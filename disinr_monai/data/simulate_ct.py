@@ -71,7 +71,9 @@ def simulate_fan_beam(
     image = hu_to_image(image).clamp(min=0)
     u = (torch.arange(n_detectors * n_subrays) - (n_detectors * n_subrays - 1) / 2) * (detector_spacing / n_subrays)
     views = torch.as_tensor(angles).tolist()
-    integrals = torch.stack([_trace_view(image, pixel_spacing, a, u, source_distance, detector_distance) for a in views])
+    integrals = torch.stack(
+        [_trace_view(image, pixel_spacing, a, u, source_distance, detector_distance) for a in views]
+    )
     intensity = torch.exp(-CT_ATTENUATION * integrals.double()).unflatten(-1, (n_detectors, n_subrays)).mean(-1)
     info = {
         "simulated": "fan_beam",

@@ -1,6 +1,6 @@
-r"""Image units of CT: :math:`x = (\mathrm{HU} + 1000) / 1200`, so air is 0 and attenuation :math:`μ = 0.024\, x` per mm.
+r"""Image units of CT: :math:`x = (\mathrm{HU} + 1000) / 1200`.
 
-Water (HU 0) is then :math:`μ = 0.02` per mm. The reference window, HU -800 to 400, is :math:`x - 1/6` in 0 to 1.
+Air is 0 and attenuation is :math:`μ = 0.024\, x` per mm; water (HU 0) has 0.02 per mm. The reference window, HU -800 to 400, is :math:`x - 1/6` in 0 to 1.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from disinr_monai.methods.cg_sense import ConjugateGradient
 from disinr_monai.methods.direct import DirectInverse
+from disinr_monai.methods.l1_wavelet import L1Wavelet
 from disinr_monai.methods.sirt import SIRT
 from disinr_monai.methods.total_variation import TotalVariation
 
-__all__ = ["SIRT", "ConjugateGradient", "DirectInverse", "TotalVariation"]
+__all__ = ["SIRT", "ConjugateGradient", "DirectInverse", "L1Wavelet", "TotalVariation"]

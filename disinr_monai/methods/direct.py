@@ -11,4 +11,4 @@ class DirectInverse(ClassicalMethod):
 
     def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
         """``operator.direct_inverse(measurement)``; the weights have no part in it."""
-        return operator.direct_inverse(measurement)
+        return operator.direct_inverse(measurement).clone()

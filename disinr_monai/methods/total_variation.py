@@ -18,21 +18,24 @@ class TotalVariation(ClassicalMethod):
     every operator and number of views. The two channels of a complex image share one gradient norm.
 
     Args:
-        tv_weight: :math:`λ`, for an image of about 1.
+        tv_weight: :math:`λ`, for an image of about 1: 1e-4 suits CT with 60 views and 1e5 photons,
+            MRI needs 10 to 50 times as much (in CT, :math:`L` is set by the mean of the image and small for its details).
         n_iterations: gradient steps.
         n_prox_iterations: dual steps inside each proximal step.
         non_negative: constrain the image (CT, not MRI).
-        use_weights: use the statistical weights :math:`W` where a case has them.
+        weight_power: the statistical weights :math:`w` of a case enter as :math:`W = w^p`, mean 1. With :math:`p = 1`
+            rays through air, whose error is that of the pixel grid and not of the photons, count too much; 0 ignores
+            the weights.
     """
 
     def __init__(
         self,
         *,
-        tv_weight: float = 1e-3,
+        tv_weight: float = 1e-4,
         n_iterations: int = 150,
-        n_prox_iterations: int = 10,
+        n_prox_iterations: int = 5,
         non_negative: bool = False,
-        use_weights: bool = True,
+        weight_power: float = 0.5,
     ) -> None:
         super().__init__()
         if tv_weight < 0 or n_iterations < 1 or n_prox_iterations < 1:
@@ -44,14 +47,17 @@ class TotalVariation(ClassicalMethod):
         self.n_iterations = n_iterations
         self.n_prox_iterations = n_prox_iterations
         self.non_negative = non_negative
-        self.use_weights = use_weights
+        self.weight_power = weight_power
 
     def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
         """Minimise from the direct inverse."""
         norm = operator.norm_squared()
-        if weights is None or not self.use_weights:
-            weights, step = None, 1.0
-        else:
+        step = 1.0
+        if self.weight_power == 0:
+            weights = None
+        if weights is not None:
+            weights = weights**self.weight_power
+            weights = weights / weights.mean()
             step = norm / _weighted_norm(operator, weights)
         # The power method approaches the norm from below.
         step *= 0.95
@@ -59,11 +65,13 @@ class TotalVariation(ClassicalMethod):
         prox = TotalVariationProx(operator.domain_shape, image, self.non_negative)
         momentum, t = image, 1.0
         for _ in range(self.n_iterations):
-            residual = operator(momentum).sub_(measurement)
+            residual = operator(momentum) - measurement
             if weights is not None:
-                residual.mul_(weights)
+                residual *= weights
             slope = operator.adjoint(residual)
-            following = prox(torch.add(momentum, slope, alpha=-step / norm), step * self.tv_weight, self.n_prox_iterations)
+            following = prox(
+                torch.add(momentum, slope, alpha=-step / norm), step * self.tv_weight, self.n_prox_iterations
+            )
             change = following - image
             if torch.dot((momentum - following).flatten(), change.flatten()) > 0:
                 t = 1.0

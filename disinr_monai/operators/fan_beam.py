@@ -43,7 +43,7 @@ class FanBeam(LinearOperator):
         cache_dir: folder of stored system matrices; ``$DISINR_CACHE`` or ``~/.cache/disinr_monai`` if not given.
 
     Raises:
-        ValueError: a size or a length is not positive, there are no or non-finite angles, or the source is in the image.
+        ValueError: a size or length is not positive, angles are missing or not finite, the source is in the image.
     """
 
     def __init__(

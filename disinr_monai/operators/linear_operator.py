@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,15 @@ class LinearOperator(nn.Module, ABC):
                 x = self.adjoint(self(x / torch.linalg.vector_norm(x)))
                 value = torch.linalg.vector_norm(x)
         return float(value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LinearOperator:
+        # `nn.Module.to(torch.float64)` would cast complex buffers to real ones, and `double()` would leave them.
+        def keep_complex(tensor: Tensor) -> Tensor:
+            if tensor.is_complex():
+                return torch.view_as_complex(fn(torch.view_as_real(tensor)))
+            return fn(tensor)
+
+        return super()._apply(keep_complex, recurse)
 
     def _check_domain(self, image: Tensor) -> None:
         self._check("image", image, self.domain_shape)

@@ -68,9 +68,7 @@ def _store(path: Path, key: str, matrix: scipy.sparse.csr_matrix) -> None:
         # Written beside the target and renamed, so that a reader never sees half a file.
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             temporary = Path(file.name)
-            np.savez(
-                file, key=key, data=matrix.data, indices=matrix.indices, indptr=matrix.indptr, shape=matrix.shape
-            )
+            np.savez(file, key=key, data=matrix.data, indices=matrix.indices, indptr=matrix.indptr, shape=matrix.shape)
         temporary.replace(path)
         _prune(path.parent)
     except OSError:

@@ -1,0 +1,84 @@
+"""One small example of every exported operator. Sizes are odd and unequal, so that a swapped axis cannot hide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from disinr_monai.operators import FanBeam, Identity, LinearOperator, MultiCoilFourier
+
+EXAMPLE_OPERATORS: dict[type[LinearOperator], list[Callable[[], LinearOperator]]] = {}
+
+
+def _example(kind: type[LinearOperator]):
+    def add(make: Callable[[], LinearOperator]) -> Callable[[], LinearOperator]:
+        EXAMPLE_OPERATORS.setdefault(kind, []).append(make)
+        return make
+
+    return add
+
+
+def all_examples() -> list[Callable[[], LinearOperator]]:
+    return [make for makes in EXAMPLE_OPERATORS.values() for make in makes]
+
+
+def random_like(shape: tuple[int, ...], is_complex: bool, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.complex128 if is_complex else torch.float64)
+
+
+def random_range(operator: LinearOperator, batch: tuple[int, ...] = (), seed: int = 1) -> torch.Tensor:
+    """A random float64 (complex128 for MRI) measurement."""
+    is_complex = operator(torch.zeros(operator.domain_shape, dtype=torch.float64)).is_complex()
+    return random_like((*batch, *operator.range_shape), is_complex, seed)
+
+
+@_example(Identity)
+def identity_2d() -> LinearOperator:
+    return Identity((2, 5, 7))
+
+
+@_example(Identity)
+def identity_3d() -> LinearOperator:
+    return Identity((1, 3, 5, 4))
+
+
+@_example(MultiCoilFourier)
+def multi_coil_fourier() -> LinearOperator:
+    mask = torch.tensor([1, 0, 1, 1, 1, 0, 1])[None]
+    return MultiCoilFourier(random_like((3, 5, 7), True, 3).to(torch.complex64), mask)
+
+
+@_example(MultiCoilFourier)
+def multi_coil_fourier_even() -> LinearOperator:
+    mask = torch.rand((6, 4), generator=torch.Generator().manual_seed(0)) > 0.4
+    return MultiCoilFourier(random_like((2, 6, 4), True, 4).to(torch.complex64), mask)
+
+
+@_example(FanBeam)
+def fan_beam() -> LinearOperator:
+    return FanBeam(
+        image_shape=(5, 7),
+        pixel_spacing=1.3,
+        angles=torch.tensor([0.1, 0.9, 2.0, 4.4]),
+        n_detectors=11,
+        detector_spacing=1.7,
+        source_distance=20.0,
+        detector_distance=13.0,
+    )
+
+
+@_example(FanBeam)
+def fan_beam_one_ray_per_cell() -> LinearOperator:
+    return FanBeam(
+        image_shape=(6, 4),
+        pixel_spacing=0.8,
+        angles=[0.0, math.pi / 2, math.pi],
+        n_detectors=8,
+        detector_spacing=1.1,
+        source_distance=9.0,
+        detector_distance=0.0,
+        n_subrays=1,
+    )
