@@ -33,7 +33,7 @@ class L1Wavelet(ClassicalMethod):
         self.n_iterations = n_iterations
         self.wavelet = wavelet
 
-    def reconstruct(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
+    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
         """Reconstruct the complex image as ``(2, H, W)``.
 
         Raises:
