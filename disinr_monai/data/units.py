@@ -1,6 +1,7 @@
 r"""Image units of CT: :math:`x = (\mathrm{HU} + 1000) / 1200`.
 
-Air is 0 and attenuation is :math:`μ = 0.024\, x` per mm; water (HU 0) has 0.02 per mm. The reference window, HU -800 to 400, is :math:`x - 1/6` in 0 to 1.
+Air is 0 and attenuation is :math:`μ = 0.024\, x` per mm, so that water (HU 0) has 0.02 per mm. The reference window,
+HU -800 to 400, is :math:`x - 1/6` in 0 to 1.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class TotalVariation(ClassicalMethod):
 
     Args:
         tv_weight: :math:`λ`, for an image of about 1: 1e-4 suits CT with 60 views and 1e5 photons,
-            MRI needs 10 to 50 times as much (in CT, :math:`L` is set by the mean of the image and small for its details).
+            MRI needs 10 to 50 times as much (in CT, :math:`L` belongs to the mean of the image, far above its details).
         n_iterations: gradient steps.
         n_prox_iterations: dual steps inside each proximal step.
         non_negative: constrain the image (CT, not MRI).
