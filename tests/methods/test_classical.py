@@ -208,7 +208,7 @@ def test_cg_uses_weights():
     measurement, weights = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[[1.0, 2.0], [0.5, 0.5]]])
     image = ConjugateGradient(l2_weight=0.5).reconstruct(operator=operator, measurement=measurement, weights=weights)
     torch.testing.assert_close(image, weights * measurement / (weights + 0.5), atol=1e-5, rtol=0)
-    image = ConjugateGradient(l2_weight=0.5, use_weights=False)(
+    image = ConjugateGradient(l2_weight=0.5, use_weights=False).reconstruct(
         operator=operator, measurement=measurement, weights=weights
     )
     torch.testing.assert_close(image, measurement / 1.5, atol=1e-5, rtol=0)
@@ -268,7 +268,7 @@ def test_called_like_an_inferer(kind):
     assert isinstance(method, Inferer)
     operator = Identity((2, 5, 7))
     measurement = torch.randn(2, 5, 7, requires_grad=True)
-    image = method(torch.zeros(2, 5, 7), None, operator=operator, measurement=measurement, weights=None)
+    image = method.reconstruct(torch.zeros(2, 5, 7), None, operator=operator, measurement=measurement, weights=None)
     assert image.shape == (2, 5, 7)
     assert not image.requires_grad
     with pytest.raises(ValueError, match=rf"{kind.__name__}: measurement must have the operator's shape \(2, 5, 7\)"):
