@@ -247,6 +247,7 @@ class AcquireCT(Transform):
             image_shape=(self.image_size, self.image_size), pixel_spacing=spacing, angles=angles, **self.geometry
         )
         info = {
+            **noise_info,
             **source.info,
             "simulated": True,
             "n_views": self.n_views,
@@ -255,7 +256,6 @@ class AcquireCT(Transform):
             "pixel_spacing": spacing,
             "file_pixel_spacing": file_spacing,
             **self.geometry,
-            **(noise_info or {}),
             "seed": self.seed,
         }
         result = _ct_case(case, operator, measurement, affine, info)
