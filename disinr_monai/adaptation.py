@@ -92,7 +92,10 @@ class AdaptationInferer(CaseInferer):
         best = (float("inf"), None)
         misses = 0
 
-        with torch.enable_grad(), tqdm(total=self.n_iterations, desc="adapting", disable=self.quiet, leave=False) as bar:
+        with (
+            torch.enable_grad(),
+            tqdm(total=self.n_iterations, desc="adapting", disable=self.quiet, leave=False) as bar,
+        ):
             for iteration in range(1, self.n_iterations + 1):
                 optimizer.zero_grad(set_to_none=True)
                 image = network.render(flat, subject, prepared).t().reshape(shape)

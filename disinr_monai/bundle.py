@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from disinr_monai.checkpoint import load_shared
+from disinr_monai.distributed import start_distributed
 from disinr_monai.errors import InputError
 from disinr_monai.files import prepare_output_dir
 
@@ -27,6 +28,7 @@ __all__ = [
     "load_pair",
     "prepare_output_dir",
     "start",
+    "start_distributed",
 ]
 
 logger = logging.getLogger(__name__)
@@ -125,7 +127,7 @@ def check_pretrainable(network: nn.Module) -> None:
     """
     if len(network.shared) == 0:
         raise InputError(
-            "network_def: this method fits every scan from scratch and shares nothing, so there is nothing to pre-train; "
+            "network_def: this method fits every scan from scratch and shares nothing: there is nothing to pre-train; "
             "use it with inference or evaluate"
         )
 
@@ -168,8 +170,8 @@ def _find_config() -> tuple[Any, list[str]]:
         if isinstance(owner, ConfigWorkflow):
             parser = owner.parser
             files = files or sorted(map(str, Path(owner.config_root_path).glob("*.json")))
-        if frame.f_code.co_name == "run" and "config_file" in frame.f_locals:
-            given = frame.f_locals.get("_args", {}).get("config_file") or frame.f_locals["config_file"]
+        if frame.f_code.co_name in ("run", "create_workflow") and "config_file" in frame.f_locals:
+            given = (frame.f_locals.get("_args") or {}).get("config_file") or frame.f_locals["config_file"]
             if given:
                 files = [given] if isinstance(given, str) else list(given)
     return parser, files

@@ -27,18 +27,16 @@ class CaseInferer(Inferer):
         self.iterations_run = 0
         self.history: list[dict[str, float]] = []
 
-    def __call__(self, inputs: Tensor | None, network: nn.Module | None = None, *, case: dict[str, Any]) -> Tensor | None:
+    def __call__(
+        self, inputs: Tensor | None, network: nn.Module | None = None, *, case: dict[str, Any]
+    ) -> Tensor | None:
         """Image ``(1, C, *S)`` for points ``(1, D, *S)``, or None where ``case["error"]`` says why."""
         self.iterations_run, self.history = 0, []
         if "error" in case:
             return None
         try:
             image = self.reconstruct(
-                inputs,
-                network,
-                operator=case["operator"],
-                measurement=case["measurement"],
-                weights=case.get("weights"),
+                inputs, network, operator=case["operator"], measurement=case["measurement"], weights=case.get("weights")
             )
         except InputError as error:
             case["error"] = f"{case['name']}: {error}"

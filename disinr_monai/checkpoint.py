@@ -26,7 +26,9 @@ def release_state(network: DisINR) -> dict[str, Tensor]:
     subject.reset(network.seed + 1)
     state = {f"shared.{k}": v for k, v in network.shared.state_dict().items()}
     state |= {f"subjects.0.{k}": v for k, v in subject.state_dict().items()}
-    return {k: v.detach().cpu().to(torch.float16) if k.endswith(".table") else v.detach().cpu() for k, v in state.items()}
+    return {
+        k: v.detach().cpu().to(torch.float16) if k.endswith(".table") else v.detach().cpu() for k, v in state.items()
+    }
 
 
 def save_shared(path: str | Path, network: DisINR, modality: str, info: dict[str, Any] | None = None) -> None:

@@ -21,7 +21,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return [{k: float(v) if k in _NUMBERS else v for k, v in row.items() if v != ""} for row in rows]
 
 
-def write_results(path: str | Path, rows: list[dict[str, Any]], seed: int, ratios: dict[str, float] | None = None) -> None:
+def write_results(
+    path: str | Path, rows: list[dict[str, Any]], seed: int, ratios: dict[str, float] | None = None
+) -> None:
     """Write ``{"header", "rows", "ratios"}`` as JSON.
 
     Args:

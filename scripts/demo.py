@@ -27,7 +27,9 @@ def bundle(run_id: str, configs: list[str], *options: str) -> None:
     """Run one bundle command, shown as a user would type it."""
     files = ",".join(f"'configs/{name}.json'" for name in configs)
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", f"[{files}]", *options]
-    print("\n$ python " + " ".join(command[1:4]) + f' {run_id} --config_file "[{files}]" ' + " ".join(options), flush=True)
+    print(
+        "\n$ python " + " ".join(command[1:4]) + f' {run_id} --config_file "[{files}]" ' + " ".join(options), flush=True
+    )
     subprocess.run(command, cwd=ROOT, check=True)
 
 

@@ -20,10 +20,9 @@ from disinr_monai.data.read_kspace import read_kspace
 from disinr_monai.data.read_sinogram import read_sinogram
 from disinr_monai.data.resample import block_average, pad_to_square, resample_slice
 from disinr_monai.data.simulate_mri import simulate_kspace
+from disinr_monai.data.units import HU_AIR, HU_RANGE, hu_to_image
 from disinr_monai.errors import InputError
 from disinr_monai.operators import MultiCoilFourier
-
-_HU_AIR, _HU_RANGE = -1000.0, 1200.0
 
 
 class AcquireMRI(Transform):
@@ -230,7 +229,7 @@ class AcquireCT(Transform):
         source = read_image(case, "ct")
         fine, fine_affine = self._fine_image(source.image, source.affine)
         factor = len(fine) // self.image_size
-        reference, affine = block_average(np.maximum((fine - _HU_AIR) / _HU_RANGE, 0), fine_affine, factor)
+        reference, affine = block_average(np.maximum(hu_to_image(fine), 0), fine_affine, factor)
         file_spacing = float(np.linalg.norm(affine[:3, 0]))
         spacing = file_spacing if self.pixel_spacing is None else self.pixel_spacing
         angles = np.arange(self.n_views) * (2 * np.pi / self.n_views)
@@ -266,17 +265,17 @@ class AcquireCT(Transform):
 
     def _fine_image(self, image: NDArray, affine: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Square image on a whole multiple (2 or more) of the reconstruction grid, so that it is no inverse crime."""
-        square, affine = pad_to_square(np.maximum(image, _HU_AIR), affine, _HU_AIR)
+        square, affine = pad_to_square(np.maximum(image, HU_AIR), affine, HU_AIR)
         if len(square) % self.image_size == 0 and len(square) >= 2 * self.image_size:
             return square.astype(np.float32), affine
         factor = max(2, round(len(square) / self.image_size))
-        return resample_slice(square, affine, factor * self.image_size, fill=_HU_AIR)
+        return resample_slice(square, affine, factor * self.image_size, fill=HU_AIR)
 
     def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
         from disinr_monai.operators import FanBeam
 
         file = read_sinogram(case["path"])
-        sinogram = torch.from_numpy(file["sinogram"]) / (_HU_RANGE / 1000 * file["water_attenuation"])
+        sinogram = torch.from_numpy(file["sinogram"]) / (HU_RANGE / 1000 * file["water_attenuation"])
         geometry = {key: file[key] for key in ("detector_spacing", "source_distance", "detector_distance")}
         geometry |= {"pixel_spacing": file["pixel_spacing"], "n_detectors": sinogram.shape[-1]}
         operator = FanBeam(image_shape=file["image_shape"], angles=file["angles"], **geometry)

@@ -1,5 +1,6 @@
 """Ignite handlers: freezing, checkpoints, tracking, results."""
 
+from disinr_monai.handlers.average_gradients import AverageSharedGradients
 from disinr_monai.handlers.freeze import FreezeShared
 from disinr_monai.handlers.progress import Progress
 from disinr_monai.handlers.resume import ResumeCheckpoint
@@ -8,4 +9,13 @@ from disinr_monai.handlers.save_shared import SaveShared
 from disinr_monai.handlers.set_epoch import SetEpoch
 from disinr_monai.handlers.tracking import Tracking
 
-__all__ = ["FreezeShared", "Progress", "ResumeCheckpoint", "SaveCases", "SaveShared", "SetEpoch", "Tracking"]
+__all__ = [
+    "AverageSharedGradients",
+    "FreezeShared",
+    "Progress",
+    "ResumeCheckpoint",
+    "SaveCases",
+    "SaveShared",
+    "SetEpoch",
+    "Tracking",
+]

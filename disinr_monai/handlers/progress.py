@@ -4,6 +4,8 @@ from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from tqdm import tqdm
 
+from disinr_monai.distributed import rank
+
 
 class Progress:
     """One progress bar over all iterations of a run, with the latest loss.
@@ -25,7 +27,7 @@ class Progress:
 
     def _start(self, engine: Engine) -> None:
         total = engine.state.max_epochs * engine.state.epoch_length
-        self._bar = tqdm(total=total, initial=engine.state.iteration, desc=self.name, disable=self.quiet)
+        self._bar = tqdm(total=total, initial=engine.state.iteration, desc=self.name, disable=self.quiet or rank() > 0)
 
     def _step(self, engine: Engine) -> None:
         output = engine.state.output

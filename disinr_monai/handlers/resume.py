@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
+from disinr_monai.distributed import rank
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path
 
@@ -48,7 +49,8 @@ class ResumeCheckpoint:
         interval_seconds: float = 60.0,
         resume: bool = False,
     ) -> None:
-        self.path = Path(output_dir) / FILE_NAME
+        # Every process has its own subjects, hence its own file.
+        self.path = Path(output_dir) / (f"rank{rank()}_{FILE_NAME}" if rank() else FILE_NAME)
         self.parts = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
         self.settings = json.loads(json.dumps(settings))
         self.interval_seconds, self.resume = interval_seconds, resume
@@ -116,7 +118,7 @@ def _short(value: Any) -> str:
 
 
 def _random_state() -> dict[str, Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (MONAI draws from the global state)
     version, internal, gauss = random.getstate()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -132,7 +134,8 @@ def _random_state() -> dict[str, Any]:
 def _set_random_state(state: dict[str, Any]) -> None:
     name, position, has_gauss, cached, version, gauss = json.loads(state["rest"])
     torch.set_rng_state(state["torch"])
-    np.random.set_state((name, state["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
+    keys = state["numpy"].numpy().astype(np.uint32)
+    np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002
     random.setstate((version, tuple(state["python"].tolist()), gauss))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

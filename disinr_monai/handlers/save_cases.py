@@ -142,7 +142,9 @@ class SaveCases:
             logger.info("results in %s\n%s", self.output_dir, summary_table(self.rows))
         if self.failures:
             done = len({row["case"] for row in self.rows})
-            raise InputError(f"{len(self.failures)} of {done + len(self.failures)} scans failed: " + " | ".join(self.failures))
+            raise InputError(
+                f"{len(self.failures)} of {done + len(self.failures)} scans failed: " + " | ".join(self.failures)
+            )
 
 
 def write_nifti(path: Path, image: Tensor, affine: np.ndarray) -> None:

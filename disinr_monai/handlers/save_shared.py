@@ -6,6 +6,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from disinr_monai.checkpoint import save_shared
+from disinr_monai.distributed import rank
 from disinr_monai.networks import DisINR
 from disinr_monai.versions import versions
 
@@ -24,8 +25,9 @@ class SaveShared:
         self.path, self.network, self.modality, self.info = Path(output_dir) / "model.pt", network, modality, info or {}
 
     def attach(self, engine: Engine) -> None:
-        """Save at the end of the run."""
-        engine.add_event_handler(Events.COMPLETED, self.save)
+        """Save at the end of the run (one process writes)."""
+        if rank() == 0:
+            engine.add_event_handler(Events.COMPLETED, self.save)
 
     def save(self, engine: Engine) -> None:
         """Write the file."""

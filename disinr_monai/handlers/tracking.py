@@ -15,6 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
+from disinr_monai.distributed import rank
 from disinr_monai.errors import InputError
 from disinr_monai.versions import versions
 
@@ -86,7 +87,9 @@ class Tracking:
         self._n_cases = 0
 
     def attach(self, engine: Engine) -> None:
-        """Follow a trainer (losses) or an evaluator (metrics, pictures)."""
+        """Follow a trainer (losses) or an evaluator (metrics, pictures); one process logs."""
+        if rank() > 0:
+            return
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.log_every), self._loss)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._case)

@@ -92,7 +92,7 @@ class DisINR(_Field):
         return torch.stack([image.t().reshape(self.out_channels, *points.shape[2:]) for image in images])
 
     def prepare(self, flat: Tensor) -> Tensor:
-        """The shared encoder's part of the decoder's first layer, ``(n, hidden)``: constant while the pair is frozen."""
+        """The shared encoder's part of the decoder's first layer, ``(n, hidden)``; constant while it is frozen."""
         features = self.shared["encoder"](flat)
         return self.shared["decoder"].linear(0, features, slice(0, self._feature_dim))
 

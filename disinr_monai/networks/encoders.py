@@ -5,6 +5,7 @@ The contract of an encoder: attributes ``in_dim`` and ``out_dim``, a ``seed`` ke
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -124,7 +125,7 @@ class SirenEncoder(nn.Module):
         super().__init__()
         self.in_dim, self.out_dim, self.omega_0 = in_dim, out_dim, omega_0
         widths = [in_dim] + [hidden_dim] * n_layers + [out_dim]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))
         self.reset(seed)
 
     def reset(self, seed: int) -> None:

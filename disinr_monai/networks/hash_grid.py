@@ -133,7 +133,7 @@ def interpolation(points: Tensor, levels: tuple[Level, ...]) -> tuple[Tensor, Te
     Returns:
         ``rows`` (int64) and ``weights`` (float32), both ``(n, n_levels, 2**D)``.
     """
-    n_points, in_dim = points.shape
+    _n_points, in_dim = points.shape
     corners = torch.tensor([[c >> d & 1 for d in range(in_dim)] for c in range(2**in_dim)], device=points.device)
     unit = (points.float() + 1) / 2
     rows, weights = [], []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -30,7 +31,7 @@ class MLP(nn.Module):
         self.in_dim, self.out_dim, self.hidden_dim, self.n_layers = in_dim, out_dim, hidden_dim, n_layers
         self.amp = False
         widths = [in_dim] + [hidden_dim] * n_layers + [out_dim]
-        self.weights = nn.ParameterList(torch.empty(o, i) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.weights = nn.ParameterList(torch.empty(o, i) for i, o in itertools.pairwise(widths))
         self.reset(seed)
 
     def reset(self, seed: int) -> None:

@@ -169,6 +169,14 @@ class FanBeam(LinearOperator):
         position = (x * cosine + y * sine) / distance / spacing + (self.range_shape[-1] + 1) / 2
         return position.flatten(), distance.flatten()
 
+    def hold_out(self, fraction: float, generator: torch.Generator) -> Tensor:
+        """Withhold whole views (at least one): the ramp filter mixes the rays of a view."""
+        n_views = self.range_shape[1]
+        n_held = min(max(round(fraction * n_views), 1), n_views - 1)
+        held = torch.zeros(n_views, dtype=torch.bool)
+        held[torch.randperm(n_views, generator=generator)[:n_held]] = True
+        return held[None, :, None].expand(self.range_shape)
+
 
 def _checked_angles(angles: Sequence[float] | np.ndarray | Tensor) -> np.ndarray:
     array = np.asarray(torch.as_tensor(angles).detach().cpu(), dtype=np.float64)

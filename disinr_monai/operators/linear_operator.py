@@ -51,7 +51,7 @@ class LinearOperator(nn.Module, ABC):
         return math.prod(self.range_shape)
 
     def hold_out(self, fraction: float, generator: torch.Generator) -> Tensor:
-        """Boolean mask over ``range_shape`` of samples to withhold from a fit; the operator knows which belong together.
+        """Boolean mask over ``range_shape`` of the samples to withhold from a fit.
 
         Args:
             fraction: share of the measured samples, between 0 and 1.

@@ -51,6 +51,7 @@ def test_a_folder_of_everything(tmp_path, write_nifti, write_hdf5, write_dicom):
     assert cases[-1] == {
         "name": "sub-2_007",
         "subject": "sub-2",
+        "index": len(cases) - 1,
         "path": str(tmp_path / "sub-2_007.nii"),
         "slice": None,
         "kind": "image",

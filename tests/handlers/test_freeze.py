@@ -25,7 +25,7 @@ def test_freezes_all_seven_tensors_of_the_pair():
 def test_a_wrong_number_is_an_error(network, n_expected):
     run = engine()
     FreezeShared(network, n_expected).attach(run)
-    with pytest.raises(RuntimeError, match="expected .* shared tensors, found"):
+    with pytest.raises(RuntimeError, match=r"expected .* shared tensors, found"):
         run.run([0])
 
 

@@ -112,7 +112,7 @@ def test_other_settings_are_named(tmp_path):
 
 def test_fewer_epochs_than_done_are_named(tmp_path):
     make_trainer(tmp_path, max_epochs=3)[0].run()
-    with pytest.raises(InputError, match="max_epochs: .* has 3 epochs behind it, found max_epochs 2"):
+    with pytest.raises(InputError, match=r"max_epochs: .* has 3 epochs behind it, found max_epochs 2"):
         make_trainer(tmp_path, max_epochs=2, resume=True)
 
 

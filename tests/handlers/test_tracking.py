@@ -64,7 +64,7 @@ def test_run_names_are_unique(store):
 def test_an_unreachable_server_does_not_stop_the_run(store, caplog, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    handler, engine, n = track(store, tracking_uri="http://127.0.0.1:9")
+    _handler, engine, n = track(store, tracking_uri="http://127.0.0.1:9")
     started = time.monotonic()
     state = engine.run(range(n), max_epochs=1)
     assert state.iteration == n
@@ -75,7 +75,9 @@ def test_an_unreachable_server_does_not_stop_the_run(store, caplog, monkeypatch)
 def test_many_losses_arrive_in_few_calls(store, monkeypatch):
     calls = []
     send = Tracking._send_metrics
-    monkeypatch.setattr(Tracking, "_send_metrics", lambda self, metrics: calls.append(len(metrics)) or send(self, metrics))
+    monkeypatch.setattr(
+        Tracking, "_send_metrics", lambda self, metrics: calls.append(len(metrics)) or send(self, metrics)
+    )
     handler = Tracking(str(store), log_every=1)
     engine = Engine(lambda e, b: {"loss": 1.0})
     handler.attach(engine)

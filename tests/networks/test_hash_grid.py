@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from disinr_monai.networks import MLP, HashGrid, HashGridEncoder
-from disinr_monai.networks import tcnn_backend
+from disinr_monai.networks import MLP, HashGrid, HashGridEncoder, tcnn_backend
 
 PRIMES = (1, 2654435761, 805459861, 3674653429)
 

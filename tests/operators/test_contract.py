@@ -120,3 +120,15 @@ def test_move_to_cuda(make):
 @every_operator
 def test_nothing_is_saved_with_a_network(make):
     assert not make().state_dict()
+
+
+@every_operator
+def test_held_out_samples(make):
+    """The right share of what is measured, reproducible, never everything."""
+    operator = make()
+    masks = [operator.hold_out(0.2, torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert masks[0].shape == operator.range_shape
+    assert masks[0].dtype == torch.bool
+    assert torch.equal(*masks)
+    assert 0 < int(masks[0].sum()) < operator.n_measured
+    assert operator.n_measured <= int(torch.tensor(operator.range_shape).prod())

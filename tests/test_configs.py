@@ -1,0 +1,222 @@
+"""Every overlay × phase really runs, and the standard MONAI ids are there."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from disinr_monai.data.phantoms import write_phantoms
+from disinr_monai.errors import InputError
+from tests.conftest import ROOT
+
+CONFIGS = ROOT / "configs"
+PHASES = ("train", "inference", "evaluate")
+MODALITIES = ("mri", "ct")
+BACKBONES = ("siren", "nerf")
+METHODS = ("ngp",)
+OTHER = ("quick", "multi_gpu_train", "metadata")
+RUN_ID = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
+TINY = {"image_size": 32, "slices_per_subject": 1, "n_views": 12, "acs": 12, "acceleration": 2, "n_detectors": 64}
+TINY |= {"detector_spacing": 12.0, "pixel_spacing": 8.0}
+
+
+def test_every_config_is_known_here():
+    found = {path.stem for path in CONFIGS.rglob("*.json")}
+    assert found == {*PHASES, *MODALITIES, *BACKBONES, *METHODS, *OTHER}
+
+
+def test_json_has_no_duplicate_keys():
+    def check(pairs):
+        keys = [k for k, _ in pairs]
+        assert len(keys) == len(set(keys)), keys
+        return dict(pairs)
+
+    for path in CONFIGS.glob("*.json"):
+        json.loads(path.read_text(), object_pairs_hook=check)
+
+
+def test_default_modality_is_the_mri_overlay():
+    mri = json.loads((CONFIGS / "mri.json").read_text())
+    for phase in PHASES:
+        config = json.loads((CONFIGS / f"{phase}.json").read_text())
+        assert {key: config[key] for key in mri} == mri
+
+
+def test_evaluate_differs_from_inference_only_where_it_must():
+    a, b = (json.loads((CONFIGS / f"{phase}.json").read_text()) for phase in ("inference", "evaluate"))
+    different = {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+    assert different == {"inference", "evaluate", "peers", "handlers"}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    for modality in MODALITIES:
+        write_phantoms(folder / modality, modality, n_subjects=2, size=32, seed=1)
+    return folder
+
+
+def workflow(phase: str, overlays: list[str], modality: str, phantoms: Path, out: Path, **options) -> ConfigWorkflow:
+    names = [phase, modality, *overlays, "quick"]
+    config = {k: v for k, v in TINY.items() if any(k in json.loads((CONFIGS / f"{n}.json").read_text()) for n in names)}
+    if phase != "train":
+        config["n_iterations"] = 3
+    config |= {"dataset_dir": str(phantoms / modality), "output_dir": str(out), "quiet": True, "bundle_root": str(ROOT)}
+    return ConfigWorkflow(
+        [str(CONFIGS / f"{name}.json") for name in names],
+        workflow_type="train" if phase == "train" else "infer",
+        logging_file=False,
+        **{**config, **options},
+    )
+
+
+def run(*args, **options) -> ConfigWorkflow:
+    work = workflow(*args, **options)
+    work.initialize()
+    work.run()
+    work.finalize()
+    return work
+
+
+@pytest.fixture(scope="module")
+def trained(phantoms, tmp_path_factory):
+    """One pre-training run for every modality and backbone."""
+    folders = {}
+    for modality in MODALITIES:
+        for backbone in (None, *BACKBONES):
+            out = tmp_path_factory.mktemp(f"{modality}-{backbone}")
+            run("train", [backbone] if backbone else [], modality, phantoms, out, max_epochs=1)
+            folders[modality, backbone] = out
+    return folders
+
+
+@pytest.mark.parametrize("backbone", [None, *BACKBONES])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_training_writes_the_pair_and_the_run(trained, modality, backbone):
+    out = trained[modality, backbone]
+    content = torch.load(out / "model.pt", weights_only=True)
+    assert content["modality"] == modality
+    assert (out / "private_resume_checkpoint.pt").is_file()
+    assert (out / "mlruns.db").is_file()
+
+
+@pytest.mark.parametrize("phase", ["inference", "evaluate"])
+@pytest.mark.parametrize("backbone", [None, *BACKBONES])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_reconstruction_writes_what_it_promises(trained, phantoms, tmp_path, modality, backbone, phase):
+    checkpoint = str(trained[modality, backbone] / "model.pt")
+    run(phase, [backbone] if backbone else [], modality, phantoms, tmp_path, checkpoint=checkpoint)
+    check_outputs(tmp_path, phantoms, modality, phase, "disinr")
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_from_scratch_needs_no_checkpoint(phantoms, tmp_path, modality):
+    run("inference", ["ngp"], modality, phantoms, tmp_path)
+    check_outputs(tmp_path, phantoms, modality, "inference", "ngp")
+
+
+def check_outputs(out: Path, phantoms: Path, modality: str, phase: str, method: str) -> None:
+    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    peers = {"mri": {"zero_filled", "sense", "l1_wavelet", "tv"}, "ct": {"fbp", "sirt", "tv"}}[modality]
+    assert {row["method"] for row in rows} == ({method} | peers if phase == "evaluate" else {method})
+    assert all(np.isfinite(float(row["psnr"])) for row in rows)
+    sources = sorted((phantoms / modality).glob("*.nii.gz"))
+    assert len(sources) == 2
+    for source in sources:
+        name = source.name.removesuffix(".nii.gz")
+        image = nibabel.load(out / name / f"{name}_recon.nii.gz")
+        assert image.get_data_dtype() == np.float32
+        assert image.shape == (32, 32, 1)
+        np.testing.assert_allclose(image.affine, nibabel.load(source).affine, atol=1e-4)
+        assert (out / name / f"{name}_recon.png").stat().st_size > 1000
+    assert not [p for p in out.rglob("*") if p.name.startswith(".")], "half-written files are left"
+
+
+def test_scratch_method_cannot_be_pre_trained(phantoms, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        run("train", ["ngp"], "mri", phantoms, tmp_path)
+    assert isinstance(caught.value.__cause__, InputError)
+    assert "nothing to pre-train" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("phase", PHASES)
+def test_standard_ids(trained, phase, modality, phantoms, tmp_path):
+    options = {} if phase == "train" else {"checkpoint": str(trained[modality, None] / "model.pt")}
+    work = workflow(phase, [], modality, phantoms, tmp_path, **options)
+    work.initialize()
+    assert work.check_properties() == []
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_run_and_its_alias_are_the_same(phase):
+    config = json.loads((CONFIGS / f"{phase}.json").read_text())
+    assert config[RUN_ID[phase]] == "%run"
+    assert config["run"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "wrong", "right"),
+    [("train", "max_epoch", "max_epochs"), ("inference", "n_iteration", "n_iterations"), ("train", "sed", "seed")],
+)
+def test_unknown_override_names_the_nearest_key(phase, wrong, right, phantoms, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        workflow(phase, [], "mri", phantoms, tmp_path / "out", **{wrong: 3}).initialize()
+    message = str(caught.value.__cause__)
+    assert message.startswith(f"{wrong}: no such key")
+    assert f"did you mean {right!r}" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["true", "True", "false", "False"])
+def test_booleans_from_the_command_line(text, phantoms, tmp_path, trained):
+    checkpoint = str(trained["mri", None] / "model.pt")
+    work = workflow("inference", [], "mri", phantoms, tmp_path, checkpoint=checkpoint, early_stop=text)
+    work.initialize()
+    assert work.parser.get_parsed_content("inferer").early_stop is (text.lower() == "true")
+
+
+def test_checkpoint_of_the_other_modality_is_named(trained, phantoms, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        run("inference", [], "ct", phantoms, tmp_path, checkpoint=str(trained["mri", None] / "model.pt"))
+    assert "pre-trained on 'mri', this run is 'ct'" in str(caught.value.__cause__)
+
+
+def test_one_bad_scan_does_not_stop_the_others(trained, phantoms, tmp_path):
+    folder = tmp_path / "mixed" / "mri"
+    folder.mkdir(parents=True)
+    for source in (phantoms / "mri").glob("*.nii.gz"):
+        (folder / source.name).write_bytes(source.read_bytes())
+    (folder / "broken.nii.gz").write_bytes(b"not an image")
+    out = tmp_path / "out"
+    checkpoint = str(trained["mri", None] / "model.pt")
+    work = workflow("inference", [], "mri", tmp_path / "mixed", out, checkpoint=checkpoint)
+    work.initialize()
+    with pytest.raises(RuntimeError) as caught:
+        work.run()
+    assert "1 of 3 scans failed" in str(caught.value.__cause__)
+    assert "broken.nii.gz" in str(caught.value.__cause__)
+    assert len(list(out.glob("*/*_recon.nii.gz"))) == 2
+    assert not (out / "broken").exists()
+
+
+def test_read_only_output_folder(phantoms, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RuntimeError) as caught:
+        workflow("train", [], "mri", phantoms, tmp_path / "file" / "out").initialize()
+    assert "output_dir: cannot write to" in str(caught.value.__cause__)
+
+
+def test_metadata_is_what_is_installed():
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    wanted = {"torch": metadata["pytorch_version"], "monai": metadata["monai_version"]}
+    wanted |= {"numpy": metadata["numpy_version"], **metadata["required_packages_version"]}
+    assert {name: pins[name] for name in wanted} == wanted
