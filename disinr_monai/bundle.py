@@ -18,6 +18,7 @@ from disinr_monai.checkpoint import load_shared
 from disinr_monai.distributed import start_distributed
 from disinr_monai.errors import InputError
 from disinr_monai.files import prepare_output_dir
+from disinr_monai.memory import keep_freed_memory
 
 __all__ = [
     "as_bool",
@@ -38,8 +39,9 @@ _MONAI_KEYS = {"_meta_"}
 
 
 def start() -> None:
-    """First line of every ``initialize`` list: readable errors, and no override that nobody reads."""
+    """First line of every ``initialize`` list: readable errors, no override that nobody reads, quick memory."""
     _install_excepthook()
+    keep_freed_memory()
     check_overrides()
 
 

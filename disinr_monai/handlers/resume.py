@@ -65,6 +65,8 @@ class ResumeCheckpoint:
 
     def _start(self, engine: Engine) -> None:
         self._last = time.monotonic()
+        for leftover in self.path.parent.glob(f".{self.path.stem}-*{self.path.suffix}"):  # of a kill while saving
+            leftover.unlink(missing_ok=True)
 
     def _after_epoch(self, engine: Engine) -> None:
         last = engine.state.epoch == engine.state.max_epochs
