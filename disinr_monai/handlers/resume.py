@@ -30,7 +30,9 @@ class ResumeCheckpoint:
 
     Args:
         output_dir: folder of the file.
-        network, optimizer, lr_scheduler: what is trained.
+        network: what is trained.
+        optimizer: its optimiser.
+        lr_scheduler: its schedule.
         settings: JSON-ready facts that must be the same when resuming (subjects, seed, modality, ...).
         interval_seconds: save after the first epoch that ends at least so long after the last save; 0 saves each epoch.
         resume: go on from the file; without a file training starts at the beginning, with a note in the log.

@@ -48,7 +48,8 @@ class DisINR(_Field):
         encoder: makes one encoder, called as ``encoder(seed=...)``; in a config, a component with
             ``"_mode_": "callable"``.
         out_channels: 1 for a real image, 2 for a complex one.
-        hidden_dim, n_layers: the decoder.
+        hidden_dim: width of the decoder.
+        n_layers: hidden layers of the decoder.
         n_subjects: number of subject encoders.
         seed: the shared part starts from ``seed``, all subject encoders from ``seed + 1`` (a common start, so that
             their mean is meaningful; different from the shared one, or the two would learn the same).
@@ -128,8 +129,9 @@ class NaiveINR(_Field):
     Args:
         encoder: makes the encoder, called as ``encoder(seed=...)``.
         out_channels: 1 for a real image, 2 for a complex one.
-        hidden_dim, n_layers: the head after the encoder; None for a head that is the encoder's own output (the encoder
+        hidden_dim: width of the head after the encoder; None for a head that is the encoder's own output (the encoder
             is then called as ``encoder(seed=..., out_dim=out_channels)``).
+        n_layers: hidden layers of that head.
         seed: seed of the start.
     """
 

@@ -23,10 +23,15 @@ class HashGridEncoder(nn.Module):
     Args:
         in_dim: number of coordinates.
         out_dim: width of the features.
-        hidden_dim, n_layers: the MLP after the grid.
+        hidden_dim: width of the MLP after the grid.
+        n_layers: its hidden layers.
         seed: seed of grid and MLP; give every encoder its own.
-        n_levels, n_features_per_level, log2_hashmap_size, base_resolution, per_level_scale, fixed_points: see
-            :class:`~disinr_monai.networks.HashGrid`.
+        n_levels: this and the rest: see :class:`~disinr_monai.networks.HashGrid`.
+        n_features_per_level: see there.
+        log2_hashmap_size: see there.
+        base_resolution: see there.
+        per_level_scale: see there.
+        fixed_points: see there.
     """
 
     def __init__(
@@ -72,9 +77,11 @@ class FrequencyEncoder(nn.Module):
     .. math:: \gamma(p) = (\sin 2^k \pi p, \cos 2^k \pi p)_{k=0}^{K-1}
 
     Args:
-        in_dim, out_dim: number of coordinates and width of the features.
+        in_dim: number of coordinates.
+        out_dim: width of the features.
         n_frequencies: :math:`K`.
-        hidden_dim, n_layers: the MLP.
+        hidden_dim: width of the MLP.
+        n_layers: its hidden layers.
         seed: seed of the MLP.
     """
 
@@ -107,8 +114,10 @@ class SirenEncoder(nn.Module):
     .. math:: h_0 = p, \quad h_{k+1} = \sin(\omega_0 (W_k h_k + b_k)), \quad \gamma(p) = W_n h_n + b_n
 
     Args:
-        in_dim, out_dim: number of coordinates and width of the features.
-        hidden_dim, n_layers: width and number of the sine layers.
+        in_dim: number of coordinates.
+        out_dim: width of the features.
+        hidden_dim: width of the sine layers.
+        n_layers: their number.
         omega_0: frequency factor.
         seed: seed of the start.
     """

@@ -18,7 +18,8 @@ class MLP(nn.Module):
     Hidden layers run in bfloat16 when ``amp`` is on; the output layer and what leaves the module are float32.
 
     Args:
-        in_dim, out_dim: widths of input and output.
+        in_dim: width of the input.
+        out_dim: width of the output.
         hidden_dim: width of the hidden layers.
         n_layers: number of hidden layers; there are ``n_layers + 1`` matrices.
         seed: seed of the Xavier-uniform start.
