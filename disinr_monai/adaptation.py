@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from disinr_monai.case_inferer import CaseInferer
+from disinr_monai.errors import InputError
 from disinr_monai.losses import MeasurementLoss
 
 
@@ -89,8 +90,7 @@ class AdaptationInferer(CaseInferer):
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
         held = self._hold_out(operator, measurement)
         keep = None if held is None else (~held).to(measurement.real.dtype)
-        best = (float("inf"), None)
-        misses = 0
+        best, best_error, misses = None, float("inf"), 0
 
         with (
             torch.enable_grad(),
@@ -101,26 +101,25 @@ class AdaptationInferer(CaseInferer):
                 image = network.render(flat, subject, prepared).t().reshape(shape)
                 loss = self.loss.one(image, operator, measurement, weights, keep)
                 loss.backward()
+                if iteration % self.check_every == 0 or iteration == self.n_iterations:
+                    entry = {"iteration": iteration, "loss": float(loss.detach())}
+                    bar.set_postfix(loss=f"{entry['loss']:.3g}")
+                    self.history.append(entry)
+                    if held is not None:  # before the step: the image belongs to the weights as they are now
+                        entry["held_out"] = self._held_out_error(image.detach(), operator, measurement, held)
+                        misses += 1
+                        if entry["held_out"] < best_error:
+                            best, best_error, misses = [p.detach().clone() for p in parameters], entry["held_out"], 0
                 optimizer.step()
                 scheduler.step()
                 bar.update()
                 self.iterations_run = iteration
-                if iteration % self.check_every and iteration != self.n_iterations:
-                    continue
-                entry = {"iteration": iteration, "loss": float(loss.detach())}
-                bar.set_postfix(loss=f"{entry['loss']:.3g}")
-                if held is not None:
-                    entry["held_out"] = self._held_out_error(image.detach(), operator, measurement, held)
-                    if entry["held_out"] < best[0]:
-                        best, misses = (entry["held_out"], copy.deepcopy(subject.state_dict())), 0
-                    else:
-                        misses += 1
-                self.history.append(entry)
                 if misses >= self.patience:
                     break
-        if best[1] is not None:
-            subject.load_state_dict(best[1])
         with torch.no_grad():
+            if best is not None:
+                for parameter, value in zip(parameters, best, strict=True):
+                    parameter.copy_(value)
             if not self.frozen:
                 prepared = network.prepare(flat)
             return network.render(flat, subject, prepared).t().reshape(shape)
@@ -129,7 +128,12 @@ class AdaptationInferer(CaseInferer):
         if not self.early_stop:
             return None
         generator = torch.Generator().manual_seed(self.seed)
-        return operator.hold_out(self.holdout, generator).to(measurement.device)
+        held = operator.hold_out(self.holdout, generator).to(measurement.device)
+        if not bool(held.any()):
+            raise InputError(
+                "early_stop: expected samples that can be withheld, found too few measured ones; turn it off"
+            )
+        return held
 
     @staticmethod
     @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ __all__ = [
     "prepare_output_dir",
     "start",
     "start_distributed",
+    "training_settings",
 ]
 
 logger = logging.getLogger(__name__)
@@ -64,12 +64,14 @@ def check_overrides() -> None:
     Raises:
         InputError: names the key and the nearest known ones.
     """
+    from monai.bundle import ConfigParser
+
     parser, files = _find_config()
     if parser is None:
         return
     known = set(_MONAI_KEYS)
     for file in files:
-        known |= {key.lstrip("+").split("::")[0].split("#")[0] for key in json.loads(Path(file).read_text())}
+        known |= {key.lstrip("+").split("::")[0].split("#")[0] for key in ConfigParser.load_config_file(file)}
     unknown = sorted(set(parser.config) - known)
     if unknown:
         near = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.6)
@@ -95,6 +97,16 @@ def hyper_parameters() -> dict[str, Any]:
     if parser is not None:
         visit("", {k: v for k, v in parser.config.items() if k not in _MONAI_KEYS})
     return flat
+
+
+def training_settings() -> dict[str, Any]:
+    """What must be the same when pre-training is resumed: every setting that changes the result.
+
+    Where files lie, how much is shown, how often is saved and how long it goes on may differ.
+    """
+    free = {"dataset_dir", "output_dir", "bundle_root", "device", "resume", "quiet", "checkpoint_seconds", "max_epochs"}
+    free |= {"tracking_uri", "experiment_name", "run_name"}
+    return {k: v for k, v in hyper_parameters().items() if k.split("#")[0] not in free}
 
 
 def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_root: str = ".") -> dict[str, Any]:

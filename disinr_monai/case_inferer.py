@@ -17,10 +17,8 @@ class CaseInferer(Inferer):
     leaves the reason in ``case["error"]``: the other scans of the batch go on, and the handler that writes the results
     reports it.
 
-    After a call, ``n_iterations`` holds the number of iterations that were run and ``history`` what was recorded.
+    After a call, ``iterations_run`` holds the number of iterations and ``history`` what was recorded.
     """
-
-    n_iterations: int = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +36,7 @@ class CaseInferer(Inferer):
             image = self.reconstruct(
                 inputs, network, operator=case["operator"], measurement=case["measurement"], weights=case.get("weights")
             )
-        except InputError as error:
+        except (InputError, ValueError, RuntimeError) as error:
             case["error"] = f"{case['name']}: {error}"
             return None
         if not bool(torch.isfinite(image).all()):

@@ -36,7 +36,7 @@ class MeasurementLoss(nn.Module):
     the residual is multiplied by :math:`w` (1-norm) or its square by :math:`w` (2-norm), after the preconditioner.
 
     Args:
-        norm: ``"l1"`` (the paper's siblings) or ``"l2"``.
+        norm: ``"l1"`` (what related work by the same authors uses) or ``"l2"``.
         precondition: apply the operator's preconditioner.
         tv_weight: :math:`\lambda`, for images of about unit size.
         use_weights: use the statistical weights of the measurement where there are any.

@@ -20,7 +20,8 @@ from disinr_monai.results import read_metrics, write_results
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 128
 SETTINGS = ["--image_size", str(SIZE), "--acs", "12", "--acceleration", "6"]
-N_ITERATIONS = "150"
+N_ITERATIONS = "60"
+MARKER = ".disinr_demo"
 
 
 def bundle(run_id: str, configs: list[str], *options: str) -> None:
@@ -39,7 +40,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     out = (ROOT / arguments.output_dir).resolve()
+    if out.exists() and not (out / MARKER).is_file():
+        sys.exit(f"error: output_dir: {out} exists and was not made by this demo; give another folder")
     shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MARKER).touch()
     started = time.time()
 
     write_phantoms(out / "pretraining", "mri", n_subjects=16, size=SIZE, seed=arguments.seed)

@@ -25,12 +25,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
+    root = Path(arguments.dataset_dir)
     files: dict[str, set[Path]] = {}
     for case in list_cases(arguments.dataset_dir, arguments.modality, slices_per_subject=1):
         if arguments.only and not any(part in case["subject"] for part in arguments.only):
             continue
         paths = case["path"] if isinstance(case["path"], list) else [case["path"]]
-        files.setdefault(case["subject"], set()).update(Path(p).resolve() for p in paths)
+        files.setdefault(case["subject"], set()).update(Path(p) for p in paths)
 
     fixed = [s for s in files if any(part in s for part in arguments.test)]
     others = sorted(s for s in files if s not in fixed)
@@ -43,9 +44,10 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for subject in subjects:
             for path in files[subject]:
-                link = folder / path.name
+                link = folder / (path.relative_to(root) if root.is_dir() else path.name)
+                link.parent.mkdir(parents=True, exist_ok=True)
                 if not link.exists():
-                    link.symlink_to(path)
+                    link.symlink_to(path.resolve())
         print(f"{part}: {len(subjects)} subjects, {sum(len(files[s]) for s in subjects)} files in {folder}")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from disinr_monai.bundle import load_pair
-from disinr_monai.checkpoint import load_shared, save_shared
+from disinr_monai.checkpoint import load_shared, release_state, save_shared
 from disinr_monai.errors import InputError
 from disinr_monai.networks import DisINR, HashGridEncoder
 from tests.problems import small_naive, small_network
@@ -116,3 +116,25 @@ def test_a_failed_save_leaves_the_old_file(trained, tmp_path, monkeypatch):
         save_shared(tmp_path / "model.pt", trained, "mri")
     assert (tmp_path / "model.pt").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_mean_start_is_the_mean_of_many():
+    network = small_network(n_subjects=8, seed=5)
+    with torch.no_grad():
+        for i, subject in enumerate(network.subjects):
+            subject.mlp.weights[0].fill_(float(i))
+    state = release_state(network, start="mean")
+    torch.testing.assert_close(state["subjects.0.mlp.weights.0"], torch.full((16, 48), 3.5))
+    torch.testing.assert_close(network.subjects[7].mlp.weights[0].detach(), torch.full((16, 48), 7.0))
+
+
+def test_mean_of_few_is_not_released(trained):
+    untrained = trained.fresh_subject()
+    untrained.reset(trained.seed + 1)
+    state = release_state(trained, start="mean")  # three subjects only
+    torch.testing.assert_close(state["subjects.0.mlp.weights.0"], untrained.mlp.weights[0].detach())
+
+
+def test_unknown_start(trained):
+    with pytest.raises(ValueError, match="start must be 'untrained' or 'mean', found 'best'"):
+        release_state(trained, start="best")

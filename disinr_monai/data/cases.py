@@ -53,9 +53,7 @@ def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int =
     files = _find_files(root)
     cases: list[dict[str, Any]] = []
     failures: list[InputError] = []
-    dicom = [
-        f for f in files if f.suffix.lower() == ".dcm" or ((f.suffix == "" or f.suffix[1:].isdigit()) and is_dicom(f))
-    ]
+    dicom = [file for file in files if _may_be_dicom(file)]
     plain = [f for f in files if _extension(f) in (*_HDF5, *_NIFTI)]
     for file, label, subject in _labels(plain, root):
         try:

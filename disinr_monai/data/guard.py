@@ -23,5 +23,6 @@ class Guard(Transform):
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return self.transform(case)
-        except InputError as error:
-            return {"name": case["name"], "subject": case["subject"], "error": str(error)}
+        except (InputError, ValueError, OSError) as error:
+            reason = str(error) if isinstance(error, InputError) else f"{case['path']}: {type(error).__name__}: {error}"
+            return {"name": case["name"], "subject": case["subject"], "error": reason}

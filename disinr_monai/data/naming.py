@@ -29,8 +29,9 @@ def subjects_of(stems: Sequence[str]) -> list[str]:
     """Who each file shows, from its name alone.
 
     ``NAME_TAIL`` belongs to subject ``NAME`` when several files share ``NAME`` or when ``TAIL`` looks like a slice
-    number (digits, or one letter and digits, such as ``054``, ``z025``, ``u005``). Any other file is a subject of its
-    own. Joining too much only costs variety; joining too little would leak a subject from one split into another.
+    number (up to four digits, or one letter and digits, such as ``054``, ``z025``, ``u005``). Any other file is a
+    subject of its own, also one that ends in a longer number (``file_brain_AXT2_200_2000001``). Joining too much only
+    costs variety; joining too little would leak a subject from one split into another.
 
     Args:
         stems: file names without folder and extension.
@@ -39,7 +40,8 @@ def subjects_of(stems: Sequence[str]) -> list[str]:
     result = []
     for stem, head in zip(stems, heads, strict=True):
         tail = stem.rpartition("_")[2]
-        is_slice = bool(head) and (_SLICE_TOKEN.fullmatch(tail) is not None or heads.count(head) > 1)
+        is_number = tail.isdigit() and len(tail) > 4
+        is_slice = bool(head) and not is_number and (_SLICE_TOKEN.fullmatch(tail) is not None or heads.count(head) > 1)
         result.append(head if is_slice else stem)
     return result
 

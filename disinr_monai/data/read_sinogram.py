@@ -76,8 +76,10 @@ def _checked_geometry(values: dict[str, Any], n_views: int, path: str | Path) ->
     if len(image_shape) != 2 or min(image_shape) < 2:
         raise InputError(f"{path}: `image_shape` must be two numbers (H, W), found {values['image_shape']}")
     spacing = result["pixel_spacing"]
-    affine = np.diag([spacing, spacing, 1.0, 1.0])
-    affine[:2, 3] = [-(n - 1) / 2 * spacing for n in image_shape]
+    # Without one in the file: x to the right, y to the front; rows run along -y, columns along x (docs/conventions.md).
+    affine = np.diag([0.0, 0.0, 1.0, 1.0])
+    affine[1, 0], affine[0, 1] = -spacing, spacing
+    affine[:2, 3] = [-(image_shape[1] - 1) / 2 * spacing, (image_shape[0] - 1) / 2 * spacing]
     if "affine" in values:
         affine = np.asarray(values["affine"], dtype=float)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():

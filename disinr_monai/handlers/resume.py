@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
@@ -71,8 +72,8 @@ class ResumeCheckpoint:
             leftover.unlink(missing_ok=True)
 
     def _after_epoch(self, engine: Engine) -> None:
-        last = engine.state.epoch == engine.state.max_epochs
-        if last or time.monotonic() - self._last >= self.interval_seconds:
+        due = time.monotonic() - self._last >= self.interval_seconds
+        if _first_rank_says(due) or engine.state.epoch == engine.state.max_epochs:
             self.save(engine)
             self._last = time.monotonic()
 
@@ -104,7 +105,11 @@ class ResumeCheckpoint:
                 )
         max_epochs = engine.state.max_epochs
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+            try:
+                part.load_state_dict(state[name])
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise InputError(f"resume: {self.path} does not fit this network ({reason}); start anew") from None
         trainer = state["trainer"]
         if max_epochs is not None:
             if trainer["iteration"] > max_epochs * trainer["epoch_length"]:
@@ -114,6 +119,15 @@ class ResumeCheckpoint:
         engine.load_state_dict(trainer)
         _set_random_state(state["random"])
         logger.info("resumed after epoch %d", engine.state.epoch)
+
+
+def _first_rank_says(due: bool) -> bool:
+    """One clock decides for all processes, or they would resume from different epochs."""
+    if not dist.is_available() or not dist.is_initialized():
+        return due
+    decision = [due]
+    dist.broadcast_object_list(decision, src=0)
+    return decision[0]
 
 
 def _short(value: Any) -> str:

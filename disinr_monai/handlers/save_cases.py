@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import logging
+import resource
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +24,7 @@ from disinr_monai.pictures import save_panels
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("case", "subject", "method", "psnr", "ssim", "nrmse", "seconds", "iterations")
+COLUMNS = ("case", "subject", "method", "psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb")
 
 
 class SaveCases:
@@ -59,6 +61,7 @@ class SaveCases:
         self.rows: list[dict[str, Any]] = []
         self.pictures: list[Path] = []
         self.failures: list[str] = []
+        self._titles: dict[str, str] = {}
         self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -80,8 +83,7 @@ class SaveCases:
         case = engine.state.batch[0]
         prediction = engine.state.output[CommonKeys.PRED]
         if prediction is None:
-            logger.error(case["error"])
-            self.failures.append(case["error"])
+            self._fail(case["error"])
             return
         image = torch.as_tensor(prediction)[0].detach()
         shown = {self.method: self._add_row(case, self.method, image, seconds, self.inferer)}
@@ -91,9 +93,15 @@ class SaveCases:
             for name, peer in self.peers.items():
                 started = time.perf_counter()
                 other = peer(None, None, case=case)
-                if other is not None:
+                if other is None:
+                    self._fail(f"{name}: {case.pop('error')}")
+                else:
                     panels[name] = self._add_row(case, name, other[0], time.perf_counter() - started, peer)
         self._write(case, image, {**panels, **shown})
+
+    def _fail(self, reason: str) -> None:
+        logger.error(reason)
+        self.failures.append(reason)
 
     def _add_row(self, case: dict[str, Any], method: str, image: Tensor, seconds: float, inferer: Inferer) -> Tensor:
         shown = to_display(image, self.modality, case["image_scale"])
@@ -102,9 +110,9 @@ class SaveCases:
         if "reference" in case:
             row |= image_metrics(shown, to_display(case["reference"], self._reference_modality))
             title = f"{method} {row['psnr']:.1f} dB"
-        row |= {"seconds": seconds, "iterations": getattr(inferer, "iterations_run", 0)}
+        row |= {"seconds": seconds, "iterations": inferer.iterations_run, "peak_memory_mb": _peak_memory_mb()}
         self.rows.append(row)
-        self._titles = {**getattr(self, "_titles", {}), method: title}
+        self._titles[method] = title
         return shown
 
     @property
@@ -125,10 +133,11 @@ class SaveCases:
             picture,
             {self._titles.get(title, title): panel for title, panel in panels.items()},
             None if reference is None else to_display(reference, self._reference_modality),
-            affine if case["info"].get("orientation", "known") == "known" else None,
+            None if "unknown" in str(case["info"].get("geometry", "")) else affine,
             1.0 if self.modality == "ct" else None,
         )
         self.pictures.append(picture)
+        write_metrics(self.output_dir / "metrics.csv", self.rows)
 
     def _physical(self, case: dict[str, Any], image: Tensor) -> Tensor:
         if self.modality == "ct":
@@ -138,13 +147,20 @@ class SaveCases:
 
     def _finish(self, engine: Engine) -> None:
         if self.rows:
-            write_metrics(self.output_dir / "metrics.csv", self.rows)
             logger.info("results in %s\n%s", self.output_dir, summary_table(self.rows))
         if self.failures:
             done = len({row["case"] for row in self.rows})
             raise InputError(
                 f"{len(self.failures)} of {done + len(self.failures)} scans failed: " + " | ".join(self.failures)
             )
+
+
+def _peak_memory_mb() -> float:
+    """Most memory this process has used so far (MB): on the GPU if there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def write_nifti(path: Path, image: Tensor, affine: np.ndarray) -> None:

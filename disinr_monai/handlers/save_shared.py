@@ -19,10 +19,19 @@ class SaveShared:
         network: the pre-trained network.
         modality: recorded in the file.
         info: JSON-ready facts to record; nothing personal.
+        start: what a new subject encoder starts from, see :func:`disinr_monai.checkpoint.release_state`.
     """
 
-    def __init__(self, output_dir: str, network: DisINR, modality: str, info: dict[str, Any] | None = None) -> None:
-        self.path, self.network, self.modality, self.info = Path(output_dir) / "model.pt", network, modality, info or {}
+    def __init__(
+        self,
+        output_dir: str,
+        network: DisINR,
+        modality: str,
+        info: dict[str, Any] | None = None,
+        start: str = "untrained",
+    ) -> None:
+        self.path, self.network, self.modality = Path(output_dir) / "model.pt", network, modality
+        self.info, self.start = info or {}, start
 
     def attach(self, engine: Engine) -> None:
         """Save at the end of the run (one process writes)."""
@@ -32,4 +41,4 @@ class SaveShared:
     def save(self, engine: Engine) -> None:
         """Write the file."""
         info = {**self.info, "epochs": engine.state.epoch, "iterations": engine.state.iteration, "versions": versions()}
-        save_shared(self.path, self.network, self.modality, info)
+        save_shared(self.path, self.network, self.modality, info, self.start)

@@ -34,6 +34,7 @@ class ClassicalMethod(CaseInferer):
                     f"{type(self).__name__}: {name} must have the operator's shape {operator.range_shape}, "
                     f"found {tuple(tensor.shape)}"
                 )
+        self.iterations_run = getattr(self, "n_iterations", 0)
         with torch.no_grad():
             return self.solve(operator, measurement, weights)
 

@@ -124,3 +124,11 @@ def test_damaged_file(tmp_path):
 
 def test_the_file_says_that_it_is_private():
     assert "private" in FILE_NAME
+
+
+def test_leftovers_of_a_kill_while_saving_are_removed(tmp_path):
+    leftover = tmp_path / f".{FILE_NAME.removesuffix('.pt')}-abc123.pt"
+    leftover.write_bytes(b"half a checkpoint")
+    make_trainer(tmp_path, max_epochs=1)[0].run()
+    assert not leftover.exists()
+    assert (tmp_path / FILE_NAME).is_file()
