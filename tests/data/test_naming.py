@@ -17,3 +17,8 @@ def test_names_are_portable_and_unique():
 def test_case_seed_is_stable_and_differs():
     assert case_seed(0, "a") == 2649998842
     assert len({case_seed(seed, name) for seed in (0, 1) for name in "ab"}) == 4
+
+
+def test_a_long_number_is_a_subject_of_its_own():
+    stems = ["file_brain_AXT2_200_2000001", "file_brain_AXT2_200_2000002"]
+    assert subjects_of(stems) == stems
