@@ -26,6 +26,7 @@ __all__ = [
     "check_pretrainable",
     "hyper_parameters",
     "load_pair",
+    "load_start",
     "prepare_output_dir",
     "start",
     "start_distributed",
@@ -93,6 +94,18 @@ def hyper_parameters() -> dict[str, Any]:
     if parser is not None:
         visit("", {k: v for k, v in parser.config.items() if k not in _MONAI_KEYS})
     return flat
+
+
+def load_start(checkpoint: str | None, network: nn.Module, modality: str) -> dict[str, Any]:
+    """Before the prior is trained: take the pair of ``checkpoint``, if there is one, so that both are released together.
+
+    Raises:
+        InputError: the file does not fit (see :func:`disinr_monai.checkpoint.load_shared`).
+    """
+    if not checkpoint:
+        logger.warning("checkpoint: none given, model.pt will hold the prior beside an untrained pair")
+        return {}
+    return load_shared(checkpoint, network, modality, parts=("pair",))
 
 
 def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_root: str = ".") -> dict[str, Any]:

@@ -40,6 +40,11 @@ class LinearOperator(nn.Module, ABC):
     def adjoint(self, measurement: Tensor) -> Tensor:
         """Apply the adjoint: ``(..., *range_shape)`` to ``(..., *domain_shape)``."""
 
+    def gram(self, image: Tensor, weights: Tensor | None = None) -> Tensor:
+        """``A^H W A x``, what iterative solvers need most."""
+        values = self(image)
+        return self.adjoint(values if weights is None else values * weights)
+
     def precondition(self, residual: Tensor) -> Tensor:
         """Equalise the conditioning of a measurement residual before a norm is taken (identity by default)."""
         return residual
@@ -124,7 +129,7 @@ class LinearOperator(nn.Module, ABC):
         value = torch.zeros(())
         with torch.no_grad():
             for _ in range(n_iterations):
-                x = self.adjoint(self(x / torch.linalg.vector_norm(x)))
+                x = self.gram(x / torch.linalg.vector_norm(x))
                 value = torch.linalg.vector_norm(x)
         return float(value)
 
