@@ -26,6 +26,7 @@ __all__ = [
     "check_pretrainable",
     "hyper_parameters",
     "load_pair",
+    "load_start",
     "prepare_output_dir",
     "start",
     "start_distributed",
@@ -107,6 +108,18 @@ def training_settings() -> dict[str, Any]:
     free = {"dataset_dir", "output_dir", "bundle_root", "device", "resume", "quiet", "checkpoint_seconds", "max_epochs"}
     free |= {"tracking_uri", "experiment_name", "run_name"}
     return {k: v for k, v in hyper_parameters().items() if k.split("#")[0] not in free}
+
+
+def load_start(checkpoint: str | None, network: nn.Module, modality: str) -> dict[str, Any]:
+    """Before the prior is trained: take the pair of ``checkpoint``, if there is one, so that both are released together.
+
+    Raises:
+        InputError: the file does not fit (see :func:`disinr_monai.checkpoint.load_shared`).
+    """
+    if not checkpoint:
+        logger.warning("checkpoint: none given, model.pt will hold the prior beside an untrained pair")
+        return {}
+    return load_shared(checkpoint, network, modality, parts=("pair",))
 
 
 def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_root: str = ".") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_shared(path: str | Path, network: DisINR, modality: str) -> dict[str, Any]:
-    """Load the shared pair (strictly) and return the checkpoint's ``info``.
+# What a checkpoint may consist of: the pair (with the untrained subject encoder) and the learned prior.
+PARTS = ("pair", "prior")
+
+
+def load_shared(path: str | Path, network: DisINR, modality: str, parts: Sequence[str] | None = None) -> dict[str, Any]:
+    """Load the shared part (strictly) and return the checkpoint's ``info``.
+
+    Args:
+        path: released checkpoint.
+        network: network to fill.
+        modality: of this run.
+        parts: which of :data:`PARTS` to load; the others may be missing on either side and stay as they are. By default
+            everything, and both sides must have the same.
 
     Raises:
         InputError: see :func:`read_checkpoint`; also another modality or another architecture.
@@ -109,10 +121,25 @@ def load_shared(path: str | Path, network: DisINR, modality: str) -> dict[str, A
             f"checkpoint of this modality or the overlay configs/{content['modality']}.json"
         )
     found, expected = json.loads(content["architecture"]), network.architecture()
+    wanted = PARTS if parts is None else tuple(parts)
+    if not set(wanted) <= set(PARTS) or not wanted:
+        raise ValueError(f"load_shared: parts must be some of {PARTS}, found {parts}")
+    if parts is not None:
+        found, expected = _only(found, wanted), _only(expected, wanted)
+        if "prior" in wanted and not any(_part_of(f"shared.{name}") == "prior" for name in found["shared"]):
+            raise InputError(
+                f"checkpoint: {path} holds no learned prior; train one with the overlay configs/prior.json"
+            )
     difference = _first_difference(found, expected)
     if difference:
         raise InputError(f"checkpoint: {path} has another architecture: {difference}; use the overlays of its training")
-    network.load_state_dict(content["model"], strict=True)
+    state = {name: value for name, value in content["model"].items() if _part_of(name) in wanted}
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    # Nobody may stay at its start unnoticed: what is missing must be another part, or another subject's encoder.
+    first = "subjects.0."
+    missing = [n for n in missing if _part_of(n) in wanted and (not n.startswith("subjects.") or n.startswith(first))]
+    if missing or unexpected:
+        raise InputError(f"checkpoint: {path} lacks {missing[:3]} or has too much {unexpected[:3]}")
     return json.loads(content["info"])
 
 
@@ -125,3 +152,40 @@ def _first_difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
             if a != b:
                 return f"{part}.{name} has shape {a}, expected {b}"
     return ""
+
+
+def combine(pair: str | Path, prior: str | Path, output: str | Path) -> None:
+    """Write a checkpoint with the pair of one and the learned prior of another.
+
+    Raises:
+        InputError: see :func:`read_checkpoint`; also another modality, or no prior in the second.
+    """
+    one, two = read_checkpoint(pair), read_checkpoint(prior)
+    if one["modality"] != two["modality"]:
+        raise InputError(f"{prior}: its prior is for {two['modality']!r}, the pair in {pair} for {one['modality']!r}")
+    learned = {name: value for name, value in two["model"].items() if _part_of(name) == "prior"}
+    if not learned:
+        raise InputError(f"{prior}: holds no learned prior; train one with the overlay configs/prior.json")
+    architecture = _only(json.loads(one["architecture"]), ("pair",))
+    architecture["shared"] |= {
+        name: shape
+        for name, shape in json.loads(two["architecture"])["shared"].items()
+        if _part_of(f"shared.{name}") == "prior"
+    }
+    content = {
+        **one,
+        "model": {name: value for name, value in one["model"].items() if _part_of(name) == "pair"} | learned,
+        "architecture": json.dumps(architecture),
+        "info": json.dumps({**json.loads(one["info"]), "prior": json.loads(two["info"])}),
+    }
+    with atomic_path(output) as temporary:
+        torch.save(content, temporary)
+
+
+def _part_of(name: str) -> str:
+    return "prior" if name.startswith("shared.prior.") else "pair"
+
+
+def _only(architecture: dict[str, Any], parts: Sequence[str]) -> dict[str, Any]:
+    kept = {k: v for k, v in architecture["shared"].items() if _part_of(f"shared.{k}") in parts}
+    return {**architecture, "shared": kept, "subject": architecture["subject"] if "pair" in parts else {}}

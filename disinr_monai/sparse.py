@@ -82,6 +82,12 @@ class SparseMatrix(nn.Module):
         copy.shape, copy._pair, copy._versions = self.shape, self._pair, self._versions
         return copy
 
+    def rows(self, rows: np.ndarray) -> SparseMatrix:
+        """A new matrix with some of the rows, in the order given."""
+        matrix = self._pair.matrix.cpu()
+        parts = (matrix.values().numpy(), matrix.col_indices().numpy(), matrix.crow_indices().numpy())
+        return SparseMatrix(scipy.sparse.csr_matrix(parts, shape=self.shape, copy=False)[rows], self.dtype)
+
     def __deepcopy__(self, memo: dict) -> SparseMatrix:
         # A constant need not be copied, and a CT system matrix is large.
         return self.shared()

@@ -1,6 +1,8 @@
 """Ignite handlers: freezing, checkpoints, tracking, results."""
 
 from disinr_monai.handlers.average_gradients import AverageSharedGradients
+from disinr_monai.handlers.average_weights import AverageWeights
+from disinr_monai.handlers.clip_gradients import ClipGradients
 from disinr_monai.handlers.freeze import FreezeShared
 from disinr_monai.handlers.progress import Progress
 from disinr_monai.handlers.resume import ResumeCheckpoint
@@ -11,6 +13,8 @@ from disinr_monai.handlers.tracking import Tracking
 
 __all__ = [
     "AverageSharedGradients",
+    "AverageWeights",
+    "ClipGradients",
     "FreezeShared",
     "Progress",
     "ResumeCheckpoint",

@@ -36,6 +36,7 @@ class ResumeCheckpoint:
         lr_scheduler: its schedule.
         settings: JSON-ready facts that must be the same when resuming (subjects, seed, modality, ...).
         interval_seconds: save after the first epoch that ends at least so long after the last save; 0 saves each epoch.
+        extra: further parts by name, with ``state_dict`` and ``load_state_dict``.
         resume: go on from the file; without a file training starts at the beginning, with a note in the log.
 
     Raises:
@@ -51,10 +52,11 @@ class ResumeCheckpoint:
         settings: dict[str, Any],
         interval_seconds: float = 60.0,
         resume: bool = False,
+        extra: dict[str, Any] | None = None,
     ) -> None:
         # Every process has its own subjects, hence its own file.
         self.path = Path(output_dir) / (f"rank{rank()}_{FILE_NAME}" if rank() else FILE_NAME)
-        self.parts = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
+        self.parts = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler, **(extra or {})}
         self.settings = json.loads(json.dumps(settings))
         self.interval_seconds, self.resume = interval_seconds, resume
         self._last = 0.0

@@ -13,19 +13,29 @@ class TotalVariation(ClassicalMethod):
 
     .. math:: \min_x \; \frac{1}{2L} \|W^{1/2}(A x - y)\|^2 + λ \sum_i |(\nabla x)_i|, \qquad L = \|A^H A\|
 
-    by FISTA (Beck and Teboulle, SIAM J. Imaging Sci. 2:183, 2009) with restarts (O'Donoghue and Candes, Found. Comput.
-    Math. 15:715, 2015) and a warm-started proximal step. Dividing by :math:`L` makes ``tv_weight`` mean the same for
-    every operator and number of views. The two channels of a complex image share one gradient norm.
+    Dividing by :math:`L` makes ``tv_weight`` mean the same for every operator and number of views; ``absolute`` leaves
+    it out (:math:`L = 1`), which suits a given noise: more views, more weight on the data. The two channels of a
+    complex image share one gradient norm.
+
+    Two solvers, both with momentum and a warm-started proximal step:
+
+    * FISTA (Beck and Teboulle, SIAM J. Imaging Sci. 2:183, 2009) with restarts (O'Donoghue and Candes, Found. Comput.
+      Math. 15:715, 2015);
+    * for operators that only add (CT): the diagonal majoriser :math:`D = A^T W A 1 \succeq A^T W A` in place of the
+      scalar :math:`L` and ordered subsets of the views in the first iterations (Erdogan and Fessler, Phys. Med. Biol.
+      44:2835, 1999; with momentum: Kim, Ramani and Fessler, IEEE Trans. Med. Imaging 34:167, 2015). With weights, the
+      scalar bound is that of the air around the patient: 150 plain FISTA steps stay up to 1 dB short of the minimum.
 
     Args:
         tv_weight: :math:`λ`, for an image of about 1: 1e-4 suits CT with 60 views and 1e5 photons,
-            MRI needs 10 to 50 times as much (in CT, :math:`L` belongs to the mean of the image, far above its details).
-        n_iterations: gradient steps.
+            MRI needs 5 to 50 times as much (in CT, :math:`L` belongs to the mean of the image, far above its details).
+        n_iterations: gradient steps (of which the first use a part of the views where the operator has subsets).
         n_prox_iterations: dual steps inside each proximal step.
         non_negative: constrain the image (CT, not MRI).
         weight_power: the statistical weights :math:`w` of a case enter as :math:`W = w^p`, mean 1. With :math:`p = 1`
             rays through air, whose error is that of the pixel grid and not of the photons, count too much; 0 ignores
             the weights.
+        absolute: ``tv_weight`` for the data term without :math:`1/L`.
     """
 
     def __init__(
@@ -36,6 +46,7 @@ class TotalVariation(ClassicalMethod):
         n_prox_iterations: int = 5,
         non_negative: bool = False,
         weight_power: float = 0.5,
+        absolute: bool = False,
     ) -> None:
         super().__init__()
         if tv_weight < 0 or n_iterations < 1 or n_prox_iterations < 1:
@@ -48,37 +59,87 @@ class TotalVariation(ClassicalMethod):
         self.n_prox_iterations = n_prox_iterations
         self.non_negative = non_negative
         self.weight_power = weight_power
+        self.absolute = absolute
 
-    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
-        """Minimise from the direct inverse."""
+    def solve(
+        self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None, start: Tensor | None = None
+    ) -> Tensor:
+        """Minimise from ``start``, by default the direct inverse."""
+        weights = tempered(weights, self.weight_power)
+        image = operator.direct_inverse(measurement) if start is None else start.clone()
+        if operator.is_additive and not measurement.is_complex():
+            return self._subsets(operator, measurement, weights, image)
+        return self._fista(operator, measurement, weights, image)
+
+    def _fista(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None, image: Tensor) -> Tensor:
         norm = operator.norm_squared()
-        step = 1.0
-        if self.weight_power == 0:
-            weights = None
-        if weights is not None:
-            weights = weights**self.weight_power
-            weights = weights / weights.mean()
-            step = norm / _weighted_norm(operator, weights)
+        tv_weight = self.tv_weight / norm if self.absolute else self.tv_weight
         # The power method approaches the norm from below.
-        step *= 0.95
-        image = operator.direct_inverse(measurement)
+        step = 0.95
+        if weights is not None:
+            step *= norm / _weighted_norm(operator, weights)
         prox = TotalVariationProx(operator.domain_shape, image, self.non_negative)
+        target = operator.adjoint(measurement if weights is None else measurement * weights)
         momentum, t = image, 1.0
         for _ in range(self.n_iterations):
-            residual = operator(momentum) - measurement
-            if weights is not None:
-                residual *= weights
-            slope = operator.adjoint(residual)
-            following = prox(
-                torch.add(momentum, slope, alpha=-step / norm), step * self.tv_weight, self.n_prox_iterations
-            )
-            change = following - image
-            if torch.dot((momentum - following).flatten(), change.flatten()) > 0:
-                t = 1.0
-            t, previous_t = (1 + (1 + 4 * t * t) ** 0.5) / 2, t
-            momentum = torch.add(following, change, alpha=(previous_t - 1) / t)
-            image = following
+            slope = operator.gram(momentum, weights) - target
+            following = prox(torch.add(momentum, slope, alpha=-step / norm), step * tv_weight, self.n_prox_iterations)
+            image, momentum, t = _accelerate(image, following, momentum, t)
         return image
+
+    def _subsets(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None, image: Tensor) -> Tensor:
+        weights = torch.ones_like(measurement) if weights is None else weights
+        metric = operator.adjoint(weights * operator(torch.ones_like(image)))
+        # A pixel that hardly any ray meets would take a step without bounds.
+        metric = metric.clamp(min=1e-3 * float(metric.max()))
+        tv_weight = self.tv_weight if self.absolute else self.tv_weight * operator.norm_squared()
+        if self.non_negative:
+            image = image.clamp(min=0)
+        prox = TotalVariationProx(operator.domain_shape, image, self.non_negative, metric)
+        for parts, n_iterations in self._plan(operator):
+            # Subsets far apart in angle follow each other (multiples of the golden ratio).
+            order = sorted(range(len(parts)), key=lambda i: (i * 0.6180339887) % 1.0)
+            parts = [(part, select(measurement), select(weights)) for part, select in (parts[i] for i in order)]
+            momentum, t = image, 1.0
+            for i in range(n_iterations):
+                part, y, w = parts[i % len(parts)]
+                slope = part.adjoint(w * (part(momentum) - y)).mul_(len(parts)).div_(metric)
+                following = prox(momentum - slope, tv_weight, self.n_prox_iterations)
+                # Gradients of subsets disagree at random: only those of all views may ask for a restart.
+                image, momentum, t = _accelerate(image, following, momentum, t, restart=len(parts) == 1)
+        return image
+
+    def _plan(self, operator: LinearOperator) -> list[tuple[list, int]]:
+        """Ordered subsets of each phase and its number of iterations: small ones, three times as large, all views."""
+        whole = [(operator, lambda values: values)]
+        small = operator.subsets(6)
+        large = operator.subsets(18)
+        if len(small) < 2:
+            return [(whole, self.n_iterations)]
+        n = self.n_iterations
+        # Small subsets with momentum drift away from the minimum after some hundred steps: their number is bounded.
+        first = min(round(0.64 * n), 160)
+        middle = round(0.8 * (n - first))
+        return [(small, first), (large, middle), (whole, n - first - middle)]
+
+
+def tempered(weights: Tensor | None, power: float) -> Tensor | None:
+    """Weights to a power, mean 1; None where all are equal."""
+    if weights is None or power == 0:
+        return None
+    weights = weights**power
+    return weights / weights.mean()
+
+
+def _accelerate(
+    image: Tensor, following: Tensor, momentum: Tensor, t: float, restart: bool = True
+) -> tuple[Tensor, Tensor, float]:
+    """Nesterov's step: the new image, the point of the next gradient and the new ``t``."""
+    change = following - image
+    if restart and torch.dot((momentum - following).flatten(), change.flatten()) > 0:
+        t = 1.0
+    t, previous_t = (1 + (1 + 4 * t * t) ** 0.5) / 2, t
+    return following, torch.add(following, change, alpha=(previous_t - 1) / t), t
 
 
 def _weighted_norm(operator: LinearOperator, weights: Tensor, n_iterations: int = 20) -> float:

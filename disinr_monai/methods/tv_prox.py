@@ -38,7 +38,7 @@ def _front(field: Tensor, axis: int) -> Tensor:
 
 
 class TotalVariationProx:
-    r"""Minimise :math:`\tfrac12 \|x - b\|^2 + λ \sum_i |(\nabla x)_i|`, over :math:`x \ge 0` if wanted.
+    r"""Minimise :math:`\tfrac12 \|x - b\|_D^2 + λ \sum_i |(\nabla x)_i|`, over :math:`x \ge 0` if wanted.
 
     Fast gradient projection on the dual (Beck and Teboulle, IEEE Trans. Image Process. 18:2419, 2009). The dual
     variable stays from call to call, so that inside an outer iteration a few steps are enough.
@@ -47,12 +47,25 @@ class TotalVariationProx:
         shape: image shape ``(C, *S)``; channels share one gradient norm (a complex image is one object).
         like: tensor whose dtype and device are used.
         non_negative: constrain the image.
+        metric: the diagonal :math:`D`, ``(1, *S)``, positive; the identity if not given.
     """
 
-    def __init__(self, shape: tuple[int, ...], like: Tensor, non_negative: bool = False) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], like: Tensor, non_negative: bool = False, metric: Tensor | None = None
+    ) -> None:
         n_axes = len(shape) - 1
         self.non_negative = non_negative
-        self._step = 1 / (4 * n_axes)
+        self._step: float | Tensor = 1 / (4 * n_axes)
+        self._spread = None if metric is None else 1 / metric
+        if self._spread is not None:
+            # One step for all components of a pixel's dual vector (so that the projection stays a clipping of its
+            # length), short enough for the largest entry of 1/D that its differences touch.
+            largest = self._spread.clone()
+            for axis in range(1, n_axes + 1):
+                n = shape[axis]
+                front, back = largest.narrow(axis, 0, n - 1), self._spread.narrow(axis, 1, n - 1)
+                torch.maximum(front, back, out=front)
+            self._step = self._step / largest
         self._dual = like.new_zeros((n_axes, *shape))
         self._momentum, self._next, self._slope = (torch.zeros_like(self._dual) for _ in range(3))
         self._norm = like.new_zeros(shape[1:])
@@ -64,7 +77,10 @@ class TotalVariationProx:
         momentum, t = self._momentum.copy_(self._dual), 1.0
         for _ in range(n_iterations):
             gradient(self._primal(image, momentum, weight), out=self._slope)
-            torch.add(momentum, self._slope, alpha=self._step / weight, out=self._next)
+            if self._spread is None:
+                torch.add(momentum, self._slope, alpha=self._step / weight, out=self._next)
+            else:
+                torch.addcmul(momentum, self._slope, self._step, value=1 / weight, out=self._next)
             self._project(self._next)
             t, previous_t = (1 + (1 + 4 * t * t) ** 0.5) / 2, t
             torch.sub(self._next, self._dual, out=momentum).mul_((previous_t - 1) / t).add_(self._next)
@@ -73,7 +89,11 @@ class TotalVariationProx:
 
     def _primal(self, image: Tensor, dual: Tensor, weight: float) -> Tensor:
         # x = b - λ ∇^T p, from -∇^T (λ p) accumulated on b.
-        primal = add_gradient_adjoint(image / -weight, dual).mul_(-weight)
+        if self._spread is None:
+            primal = add_gradient_adjoint(image / -weight, dual).mul_(-weight)
+        else:
+            slope = add_gradient_adjoint(torch.zeros_like(image), dual)
+            primal = torch.addcmul(image, slope, self._spread, value=-weight)
         return primal.clamp_(min=0) if self.non_negative else primal
 
     def _project(self, dual: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from disinr_monai.networks.mlp import MLP
+from disinr_monai.networks.refiner import Refiner
 
 
 class _Field(nn.Module):
@@ -26,9 +27,9 @@ class _Field(nn.Module):
         return first.flatten(1).t().contiguous()
 
     def set_amp(self, amp: bool) -> None:
-        """Run the MLPs' hidden layers in bfloat16 (True) or everything in float32 (False)."""
+        """Run hidden layers (MLPs, the prior's) in bfloat16 (True) or everything in float32 (False)."""
         for module in self.modules():
-            if isinstance(module, MLP):
+            if isinstance(module, (MLP, Refiner)):
                 module.amp = amp
 
     def architecture(self) -> dict[str, Any]:
@@ -51,6 +52,8 @@ class DisINR(_Field):
         hidden_dim: width of the decoder.
         n_layers: hidden layers of the decoder.
         n_subjects: number of subject encoders.
+        prior: makes a learned image prior (:class:`disinr_monai.prior.LearnedPrior`), called without arguments; it
+            becomes ``shared["prior"]``: pre-trained, frozen and released with the pair.
         seed: the shared part starts from ``seed``, all subject encoders from ``seed + 1`` (a common start, so that
             their mean is meaningful; different from the shared one, or the two would learn the same).
 
@@ -66,6 +69,7 @@ class DisINR(_Field):
         n_layers: int = 2,
         n_subjects: int = 1,
         seed: int = 0,
+        prior: Callable[[], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         if n_subjects < 1:
@@ -75,6 +79,8 @@ class DisINR(_Field):
         self._feature_dim = shared_encoder.out_dim
         decoder = MLP(2 * self._feature_dim, out_channels, hidden_dim, n_layers, seed=seed + 101)
         self.shared = nn.ModuleDict({"encoder": shared_encoder, "decoder": decoder})
+        if prior is not None:
+            self.shared["prior"] = prior()
         self.subjects = nn.ModuleList(encoder(seed=seed + 1) for _ in range(n_subjects))
 
     def forward(self, points: Tensor, subject: int | Tensor = 0) -> Tensor:

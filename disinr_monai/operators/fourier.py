@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
+import math
+
 import torch
 from torch import Tensor
 
-from disinr_monai.operators.linear_operator import LinearOperator
+from disinr_monai.operators.linear_operator import LinearOperator, Restriction
 
 
 def fft2c(image: Tensor) -> Tensor:
@@ -69,6 +72,18 @@ class MultiCoilFourier(LinearOperator):
         image = torch.fft.fftshift((self.maps.conj() * coils).sum(-3), dim=(-2, -1))
         return torch.stack((image.real, image.imag), dim=-3)
 
+    def gram(self, image: Tensor, weights: Tensor | None = None) -> Tensor:
+        """``A^H W A x``; whole lines need no transform along them, and the shifts between the two steps cancel."""
+        if weights is not None:
+            return super().gram(image, weights)
+        self._check_domain(image)
+        axes = (-1,) if bool((self.mask == self.mask[:1]).all()) else (-2, -1)
+        x = torch.fft.ifftshift(torch.complex(image[..., 0, :, :], image[..., 1, :, :]), dim=(-2, -1))
+        kspace = torch.fft.fftn(self.maps * x.unsqueeze(-3), dim=axes)
+        coils = torch.fft.ifftn(kspace.mul_(self.mask), dim=axes)
+        x = torch.fft.fftshift(coils.mul_(self.maps.conj()).sum(-3), dim=(-2, -1))
+        return torch.stack((x.real, x.imag), dim=-3)
+
     @property
     def n_measured(self) -> int:
         """Complex samples measured, over all coils."""
@@ -85,3 +100,67 @@ class MultiCoilFourier(LinearOperator):
         rows, columns = max(height // 40, 1), max(width // 40, 1)
         held[height // 2 - rows : height // 2 + rows, width // 2 - columns : width // 2 + columns] = False
         return held.expand(self.range_shape)
+
+    def restrict(self, keep: Tensor) -> Restriction:
+        """The same coils with the samples that are kept in the first coil."""
+        part = copy.copy(self)  # shares the maps
+        part._buffers = dict(self._buffers)
+        mask = torch.fft.ifftshift(keep.expand(self.range_shape)[0], dim=(-2, -1)).to(self.mask)
+        part._buffers["mask"] = self.mask * mask
+        kept = torch.fft.fftshift(part.mask, dim=(-2, -1))
+        return part, lambda values: values * kept
+
+    def split(self, index: int, generator: torch.Generator) -> Tensor:
+        """Hold out phase-encoding lines beside the fully sampled centre: a random 15 to 45 %, or every second one."""
+        mask = torch.fft.fftshift(self.mask).cpu() > 0
+        lines = mask.any(0)
+        centre = torch.zeros_like(lines)
+        first, last = self._centre_lines(lines)
+        centre[first:last] = True
+        outer = torch.nonzero(lines & ~centre).flatten()
+        if torch.rand((), generator=generator) < 0.4:
+            held = outer[int(torch.randint(2, (), generator=generator)) :: 2]
+        else:
+            share = 0.15 + 0.3 * float(torch.rand((), generator=generator))
+            order = torch.randperm(len(outer), generator=generator)
+            held = outer[order[: max(round(share * len(outer)), 1)]]
+        keep = mask.clone()
+        keep[:, held] = False
+        return keep.expand(self.range_shape)
+
+    @staticmethod
+    def _centre_lines(lines: Tensor) -> tuple[int, int]:
+        """First and last + 1 of the run of measured lines around the middle."""
+        middle = len(lines) // 2
+        first = last = middle
+        while first > 0 and lines[first - 1]:
+            first -= 1
+        while last < len(lines) and lines[last]:
+            last += 1
+        return first, last
+
+    def noise_variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
+        """From the outermost twelfth of the readout, where there is hardly any signal (median of the power)."""
+        edge = max(self.range_shape[1] // 12, 1)
+        kept = torch.fft.fftshift(self.mask) > 0
+        kept[edge:-edge] = False
+        power = measurement[:, kept].abs().square()
+        return power.median() / math.log(2) if power.numel() else torch.zeros((), device=measurement.device)
+
+    def undersampling(self) -> float:
+        """A quarter of the acceleration."""
+        return self.mask.numel() / max(float(self.mask.sum()), 1.0) / 4
+
+    def phase_reference(self, measurement: Tensor) -> Tensor:
+        """From the fully sampled centre, tapered; complex ``(H, W)``."""
+        height, width = self.range_shape[1:]
+        first, last = self._centre_lines((torch.fft.fftshift(self.mask) > 0).any(0))
+        window = measurement.real.new_zeros(height, width)
+        n = max(last - first, 1)
+        rows = min(n, height)
+        taper = torch.hann_window(rows + 2, periodic=False)[1:-1, None] * torch.hann_window(n + 2, periodic=False)[1:-1]
+        top = height // 2 - rows // 2
+        window[top : top + rows, first : first + n] = taper.to(window)
+        real, imaginary = self.adjoint(measurement * window)
+        low = torch.complex(real, imaginary)
+        return low / low.abs().clamp(min=1e-12)

@@ -24,6 +24,9 @@ class LinearOperator(nn.Module, ABC):
         range_shape: shape of one measurement.
     """
 
+    # True where no entry of A is negative (tomography): A^T W A 1 is then a diagonal that majorises A^T W A.
+    is_additive = False
+
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.domain_shape = tuple(int(n) for n in domain_shape)
@@ -36,6 +39,11 @@ class LinearOperator(nn.Module, ABC):
     @abstractmethod
     def adjoint(self, measurement: Tensor) -> Tensor:
         """Apply the adjoint: ``(..., *range_shape)`` to ``(..., *domain_shape)``."""
+
+    def gram(self, image: Tensor, weights: Tensor | None = None) -> Tensor:
+        """``A^H W A x``, what iterative solvers need most."""
+        values = self(image)
+        return self.adjoint(values if weights is None else values * weights)
 
     def precondition(self, residual: Tensor) -> Tensor:
         """Equalise the conditioning of a measurement residual before a norm is taken (identity by default)."""
@@ -59,6 +67,59 @@ class LinearOperator(nn.Module, ABC):
         """
         return torch.rand(self.range_shape, generator=generator) < fraction
 
+    def restrict(self, keep: Tensor) -> Restriction:
+        """The operator of a part of the measurement, and the function that takes this part out of one.
+
+        Args:
+            keep: boolean mask over ``range_shape``; what it leaves out has no influence on the part.
+        """
+        return Masked(self, keep), lambda values: values * keep.to(values.device)
+
+    def subsets(self, size: int) -> list[Restriction]:
+        """Parts of the measurement, each about ``size`` projections and alike in what it sees; [all] by default."""
+        return [(self, lambda values: values)]
+
+    def split(self, index: int, generator: torch.Generator) -> Tensor:
+        """Boolean mask over ``range_shape``: the part of a scan to reconstruct from when the rest is to be predicted.
+
+        Args:
+            index: number of the split; operators may have a fixed series of them.
+            generator: random generator on the CPU.
+        """
+        return ~self.hold_out(0.3, generator)
+
+    def residual_image(self, residual: Tensor, weights: Tensor | None = None) -> Tensor:
+        """A measurement residual as an image ``domain_shape``, in about its units (the adjoint by default)."""
+        return self.adjoint(residual if weights is None else residual * weights)
+
+    def residual_energy(self, residual: Tensor, weights: Tensor | None = None) -> Tensor:
+        r"""Squared size of a residual, about the mean squared error of the image that it comes from."""
+        size = (residual * residual.conj()).real
+        return (size if weights is None else size * weights).sum() / self.n_measured
+
+    def noise_energy(self, variance: Tensor | None, weights: Tensor | None = None) -> float:
+        """Expected :meth:`residual_energy` of noise with this variance (of the samples, or one for all)."""
+        if variance is None:
+            return 0.0
+        size = torch.as_tensor(variance).expand(self.range_shape)
+        return float((size if weights is None else size * weights).mean())
+
+    def noise_variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Variance of the noise as the measurement shows it, one number or one a sample (0 if it cannot tell)."""
+        return torch.zeros((), device=measurement.device)
+
+    def noise_image(self, variance: Tensor) -> Tensor:
+        """Rough standard deviation of the noise in each pixel of the image, ``(1, *S)``."""
+        return torch.sqrt(variance).expand(1, *self.domain_shape[1:])
+
+    def undersampling(self) -> float:
+        """One number of order 1 that says how little was measured."""
+        return math.prod(self.domain_shape[1:]) / max(self.n_measured, 1)
+
+    def phase_reference(self, measurement: Tensor) -> Tensor | None:
+        """Phase of the image at low resolution, complex ``S`` of size 1, where images are complex and it is known."""
+        return None
+
     def norm_squared(self, n_iterations: int = 20) -> float:
         r"""Largest eigenvalue of :math:`A^H A` by power iteration from a fixed start (deterministic)."""
         buffer = next(self.buffers(), torch.zeros(()))
@@ -68,7 +129,7 @@ class LinearOperator(nn.Module, ABC):
         value = torch.zeros(())
         with torch.no_grad():
             for _ in range(n_iterations):
-                x = self.adjoint(self(x / torch.linalg.vector_norm(x)))
+                x = self.gram(x / torch.linalg.vector_norm(x))
                 value = torch.linalg.vector_norm(x)
         return float(value)
 
@@ -93,3 +154,30 @@ class LinearOperator(nn.Module, ABC):
                 f"{type(self).__name__}: {what} must have shape (..., {', '.join(map(str, shape))}), "
                 f"found {tuple(tensor.shape)}"
             )
+
+
+class Masked(LinearOperator):
+    """An operator of which some samples are ignored: they are 0 in the measurement and do not reach the adjoint.
+
+    Args:
+        operator: the whole.
+        keep: boolean mask over its ``range_shape``.
+    """
+
+    def __init__(self, operator: LinearOperator, keep: Tensor) -> None:
+        super().__init__(operator.domain_shape, operator.range_shape)
+        self.operator = operator
+        self.register_buffer("keep", keep.clone(), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.operator(image) * self.keep
+
+    def adjoint(self, measurement: Tensor) -> Tensor:
+        return self.operator.adjoint(measurement * self.keep)
+
+    @property
+    def n_measured(self) -> int:
+        return max(int(self.keep.sum()), 1)
+
+
+Restriction = tuple[LinearOperator, Callable[[Tensor], Tensor]]

@@ -70,13 +70,13 @@ def _store(path: Path, key: str, matrix: scipy.sparse.csr_matrix) -> None:
             temporary = Path(file.name)
             np.savez(file, key=key, data=matrix.data, indices=matrix.indices, indptr=matrix.indptr, shape=matrix.shape)
         temporary.replace(path)
-        _prune(path.parent)
+        prune(path.parent)
     except OSError:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
-def _prune(folder: Path) -> None:
+def prune(folder: Path) -> None:
     files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
     total = 0
     for file in files:

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+
+
+class AverageWeights:
+    """Keep a running mean of a module's weights and leave it in the module when training has completed.
+
+    The mean of the last few hundred steps is less noisy than the last step (Polyak and Juditsky, 1992). Put it before
+    the handler that saves the result.
+
+    Args:
+        module: what is trained.
+        decay: share of the old mean that stays at each step (less in the first steps).
+    """
+
+    def __init__(self, module: nn.Module, decay: float = 0.99) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"AverageWeights: decay must be at least 0 and below 1, found {decay}")
+        self.module, self.decay, self.steps = module, decay, 0
+        self.mean = {name: value.detach().clone() for name, value in module.named_parameters()}
+
+    def attach(self, engine: Engine) -> None:
+        """Follow every step; copy the mean at the end."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
+        engine.add_event_handler(Events.COMPLETED, self.apply)
+
+    @torch.no_grad()
+    def update(self, engine: Engine | None = None) -> None:
+        """Take the present weights into the mean."""
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 20))
+        for name, value in self.module.named_parameters():
+            self.mean[name] = self.mean[name].to(value.device).lerp_(value, 1 - decay)
+
+    @torch.no_grad()
+    def apply(self, engine: Engine | None = None) -> None:
+        """Copy the mean into the module."""
+        for name, value in self.module.named_parameters():
+            value.copy_(self.mean[name])
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """For resuming."""
+        return {"steps": self.steps, "mean": self.mean}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take a state of :meth:`state_dict`."""
+        self.steps, self.mean = state["steps"], dict(state["mean"])

@@ -1,0 +1,18 @@
+"""The learned image prior: what it sees of a scan, how it is trained without clean images."""
+
+from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs
+from disinr_monai.prior.splits import PickSplit, SplitScan, VariedAcquisition
+from disinr_monai.prior.training import HeldOutLoss, PriorInferer, cosine_schedule, prepare_prior_batch, prior_of
+
+__all__ = [
+    "HeldOutLoss",
+    "LearnedPrior",
+    "PickSplit",
+    "PriorInferer",
+    "PriorInputs",
+    "SplitScan",
+    "VariedAcquisition",
+    "cosine_schedule",
+    "prepare_prior_batch",
+    "prior_of",
+]
