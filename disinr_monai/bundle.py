@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from disinr_monai.checkpoint import load_shared
+from disinr_monai.checkpoint import load_shared, read_checkpoint
 from disinr_monai.distributed import start_distributed
 from disinr_monai.errors import InputError
 from disinr_monai.files import prepare_output_dir
@@ -24,6 +24,7 @@ __all__ = [
     "check_device",
     "check_overrides",
     "check_pretrainable",
+    "holds_prior",
     "hyper_parameters",
     "load_pair",
     "load_start",
@@ -111,7 +112,7 @@ def training_settings() -> dict[str, Any]:
 
 
 def load_start(checkpoint: str | None, network: nn.Module, modality: str) -> dict[str, Any]:
-    """Before the prior is trained: take the pair of ``checkpoint``, if there is one, so that both are released together.
+    """Before the prior is trained: take the pair of ``checkpoint``, if any, so that both are released together.
 
     Raises:
         InputError: the file does not fit (see :func:`disinr_monai.checkpoint.load_shared`).
@@ -135,15 +136,28 @@ def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_
         if checkpoint:
             logger.warning("checkpoint: not used, this method fits its network from scratch")
         return {}
-    if not checkpoint:
-        shipped = Path(bundle_root) / "models" / f"{modality}.pt"
-        if not shipped.is_file():
-            raise InputError(
-                f"checkpoint: none given and no pair is shipped for {modality!r}; pre-train one with `run training` "
-                "and give --checkpoint OUT/model.pt"
-            )
-        checkpoint = str(shipped)
-    return load_shared(checkpoint, network, modality)
+    path = checkpoint or _shipped(modality, bundle_root)
+    if not path:
+        raise InputError(
+            f"checkpoint: none given and no pair is shipped for {modality!r}; pre-train one with `run training` "
+            "and give --checkpoint OUT/model.pt"
+        )
+    return load_shared(path, network, modality)
+
+
+def holds_prior(checkpoint: str | None, modality: str, bundle_root: str = ".") -> bool:
+    """Whether the checkpoint of this run (given or shipped) holds a learned prior beside the pair.
+
+    Raises:
+        InputError: the file cannot be read (see :func:`disinr_monai.checkpoint.read_checkpoint`).
+    """
+    path = checkpoint or _shipped(modality, bundle_root)
+    return bool(path) and any(name.startswith("shared.prior.") for name in read_checkpoint(path)["model"])
+
+
+def _shipped(modality: str, bundle_root: str) -> str | None:
+    path = Path(bundle_root) / "models" / f"{modality}.pt"
+    return str(path) if path.is_file() else None
 
 
 def check_pretrainable(network: nn.Module) -> None:
