@@ -20,8 +20,8 @@ CONFIGS = ROOT / "configs"
 PHASES = ("train", "inference", "evaluate")
 MODALITIES = ("mri", "ct")
 BACKBONES = ("siren", "nerf")
-METHODS = ("ngp",)
-OTHER = ("quick", "multi_gpu_train", "metadata")
+METHODS = ("ngp", "disinr_paper")
+OTHER = ("prior", "quick", "multi_gpu_train", "metadata")
 RUN_ID = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
 TINY = {"image_size": 32, "slices_per_subject": 1, "n_views": 12, "acs": 12, "acceleration": 2, "n_detectors": 64}
 TINY |= {"detector_spacing": 12.0, "pixel_spacing": 8.0}
@@ -113,7 +113,39 @@ def test_training_writes_the_pair_and_the_run(trained, modality, backbone):
 def test_reconstruction_writes_what_it_promises(trained, phantoms, tmp_path, modality, backbone, phase):
     checkpoint = str(trained[modality, backbone] / "model.pt")
     run(phase, [backbone] if backbone else [], modality, phantoms, tmp_path, checkpoint=checkpoint)
-    check_outputs(tmp_path, phantoms, modality, phase, "disinr")
+    check_outputs(tmp_path, phantoms, modality, phase, "disinr_paper")
+
+
+@pytest.fixture(scope="module")
+def with_prior(trained, phantoms, tmp_path_factory):
+    """The pairs of `trained` with a learned prior beside them."""
+    folders = {}
+    for modality in MODALITIES:
+        out = tmp_path_factory.mktemp(f"{modality}-prior")
+        options = {"checkpoint": str(trained[modality, None] / "model.pt"), "n_splits": 1, "max_epochs": 1}
+        if modality == "ct":
+            options["variations"] = {"n_views": [24]}
+        run("train", ["prior"], modality, phantoms, out, **options)
+        folders[modality] = out
+    return folders
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_prior_is_trained_beside_the_pair_it_was_given(trained, with_prior, modality):
+    pair, both = (
+        torch.load(folder / "model.pt", weights_only=True)["model"]
+        for folder in (trained[modality, None], with_prior[modality])
+    )
+    assert all(torch.equal(both[name], value) for name, value in pair.items())
+    assert any(name.startswith("shared.prior.") for name in both)
+    assert (with_prior[modality] / "model.pt").stat().st_size < 25e6
+
+
+@pytest.mark.parametrize("overlays", [[], ["disinr_paper"]])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_inference_uses_the_prior_where_there_is_one(with_prior, phantoms, tmp_path, modality, overlays):
+    run("inference", overlays, modality, phantoms, tmp_path, checkpoint=str(with_prior[modality] / "model.pt"))
+    check_outputs(tmp_path, phantoms, modality, "inference", overlays[0] if overlays else "disinr")
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
