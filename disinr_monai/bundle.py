@@ -97,7 +97,7 @@ def hyper_parameters() -> dict[str, Any]:
 
 
 def load_start(checkpoint: str | None, network: nn.Module, modality: str) -> dict[str, Any]:
-    """Before the prior is trained: take the pair of ``checkpoint``, if there is one, so that both are released together.
+    """Before the prior is trained: take the pair of ``checkpoint``, if given, so that both are released together.
 
     Raises:
         InputError: the file does not fit (see :func:`disinr_monai.checkpoint.load_shared`).

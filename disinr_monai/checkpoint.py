@@ -83,9 +83,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 PARTS = ("pair", "prior")
 
 
-def load_shared(
-    path: str | Path, network: DisINR, modality: str, parts: Sequence[str] | None = None
-) -> dict[str, Any]:
+def load_shared(path: str | Path, network: DisINR, modality: str, parts: Sequence[str] | None = None) -> dict[str, Any]:
     """Load the shared part (strictly) and return the checkpoint's ``info``.
 
     Args:
@@ -111,7 +109,9 @@ def load_shared(
     if parts is not None:
         found, expected = _only(found, wanted), _only(expected, wanted)
         if "prior" in wanted and not any(_part_of(f"shared.{name}") == "prior" for name in found["shared"]):
-            raise InputError(f"checkpoint: {path} holds no learned prior; train one with the overlay configs/prior.json")
+            raise InputError(
+                f"checkpoint: {path} holds no learned prior; train one with the overlay configs/prior.json"
+            )
     difference = _first_difference(found, expected)
     if difference:
         raise InputError(f"checkpoint: {path} has another architecture: {difference}; use the overlays of its training")

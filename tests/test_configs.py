@@ -21,6 +21,7 @@ PHASES = ("train", "inference", "evaluate")
 MODALITIES = ("mri", "ct")
 BACKBONES = ("siren", "nerf")
 METHODS = ("ngp",)
+PRIOR = ("prior", "learned")
 OTHER = ("quick", "multi_gpu_train", "metadata")
 RUN_ID = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
 TINY = {"image_size": 32, "slices_per_subject": 1, "n_views": 12, "acs": 12, "acceleration": 2, "n_detectors": 64}
@@ -29,7 +30,7 @@ TINY |= {"detector_spacing": 12.0, "pixel_spacing": 8.0}
 
 def test_every_config_is_known_here():
     found = {path.stem for path in CONFIGS.rglob("*.json")}
-    assert found == {*PHASES, *MODALITIES, *BACKBONES, *METHODS, *OTHER}
+    assert found == {*PHASES, *MODALITIES, *BACKBONES, *METHODS, *PRIOR, *OTHER}
 
 
 def test_json_has_no_duplicate_keys():
@@ -114,6 +115,26 @@ def test_reconstruction_writes_what_it_promises(trained, phantoms, tmp_path, mod
     checkpoint = str(trained[modality, backbone] / "model.pt")
     run(phase, [backbone] if backbone else [], modality, phantoms, tmp_path, checkpoint=checkpoint)
     check_outputs(tmp_path, phantoms, modality, phase, "disinr")
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_prior_is_trained_beside_a_pair_and_reconstructs(trained, phantoms, tmp_path, modality):
+    pair = trained[modality, None] / "model.pt"
+    out = tmp_path / "prior"
+    run("train", ["prior"], modality, phantoms, out, max_epochs=1, checkpoint=str(pair))
+    before, after = (torch.load(path, weights_only=True)["model"] for path in (pair, out / "model.pt"))
+    assert all(torch.equal(value, after[name]) for name, value in before.items() if name.startswith("shared."))
+    assert any(name.startswith("shared.prior.") for name in after)
+    work = workflow("train", ["prior"], modality, phantoms, out, max_epochs=3, checkpoint=str(pair), resume=True)
+    work.initialize()
+    work.run()
+    assert work.trainer.state.iteration == 3 * work.trainer.state.epoch_length
+
+    for phase in ("inference", "evaluate"):
+        results = tmp_path / phase
+        work = run(phase, ["learned"], modality, phantoms, results, checkpoint=str(out / "model.pt"))
+        check_outputs(results, phantoms, modality, phase, "learned")
+        assert work.parser.get_parsed_content("inferer").history[0]["fallback"] in (0.0, 1.0)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

@@ -323,9 +323,7 @@ def test_guard_returns_the_classical_image_of_a_sabotaged_prior(modality, dc_wei
         image = method(None, network, case=case)[0]
     assert method.history[0]["fallback"] == 1
     assert "the classical one is returned" in caplog.text
-    torch.testing.assert_close(
-        image, prior_of(network).start(None, None, case=case)[0], rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(image, prior_of(network).start(None, None, case=case)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_network_without_prior_is_refused():

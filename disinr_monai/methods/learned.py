@@ -115,9 +115,7 @@ class LearnedReconstruction(CaseInferer):
         errors = [float(test.residual_energy(test(image) - take(measurement), fair)) for image in images]
         return dict(zip(("classical", "learned"), errors, strict=True))
 
-    def _to_the_data(
-        self, operator: LinearOperator, measurement: Tensor, fair: Tensor | None, image: Tensor
-    ) -> Tensor:
+    def _to_the_data(self, operator: LinearOperator, measurement: Tensor, fair: Tensor | None, image: Tensor) -> Tensor:
         """Conjugate gradients on the normal equations, from ``image``, which is also the centre of the penalty."""
 
         def weighted(values: Tensor) -> Tensor:

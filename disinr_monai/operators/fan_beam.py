@@ -214,12 +214,9 @@ class FanBeam(LinearOperator):
         n_views = self.range_shape[1]
         views = torch.arange(n_views)
         first = index // 4
-        kept = (
-            views % 2 == first % 2,
-            views % 2 == (first + 1) % 2,
-            views % 4 == first % 4,
-            views % 4 != first % 4,
-        )[index % 4]
+        kept = (views % 2 == first % 2, views % 2 == (first + 1) % 2, views % 4 == first % 4, views % 4 != first % 4)[
+            index % 4
+        ]
         return kept[None, :, None].expand(self.range_shape)
 
     @property

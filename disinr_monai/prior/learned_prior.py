@@ -80,14 +80,7 @@ class LearnedPrior(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """What :meth:`inputs` depends on, beside the scan."""
-        names = (
-            "tv_weight",
-            "n_iterations",
-            "n_prox_iterations",
-            "non_negative",
-            "weight_power",
-            "absolute",
-        )
+        names = ("tv_weight", "n_iterations", "n_prox_iterations", "non_negative", "weight_power", "absolute")
         methods = {"start": self.start, "weak": self.weak}
         return {"normalise": self.normalise} | {
             f"{key}.{name}": getattr(method, name) for key, method in methods.items() for name in names

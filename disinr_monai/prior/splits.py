@@ -62,7 +62,9 @@ class SplitScan(Transform):
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """The case with ``splits``, a list of dictionaries; points, references and the like are left behind."""
-        result = {key: case[key] for key in ("name", "subject", "index", "operator", "measurement", "weights") if key in case}
+        result = {
+            key: case[key] for key in ("name", "subject", "index", "operator", "measurement", "weights") if key in case
+        }
         result["splits"] = []
         for i in range(self.n_splits):
             generator = torch.Generator().manual_seed(case_seed(self.seed, f"{case['name']}/split{i}"))
@@ -83,9 +85,10 @@ class SplitScan(Transform):
             _store(key, inputs)
         split = {"inputs": inputs, "keep": keep[:1].clone() if keep.stride(0) == 0 else keep}
         held = held_out(operator, measurement, weights, split["keep"], self.prior.start.weight_power)
-        energy = held.energy(self.prior.start_image(inputs))
+        energy = float(held.energy(self.prior.start_image(inputs)))
         # Where the start already is at the noise there is nothing to learn: such a split must not count without bounds.
-        split["scale"] = max(float(energy) - held.floor, 0.05 * float(energy), 1e-12)
+        split["floor"] = min(held.floor, 0.95 * energy)
+        split["scale"] = max(energy - split["floor"], 1e-12)
         return split
 
 
@@ -114,9 +117,7 @@ class PickSplit(RandomizableTransform):
 class HeldOut:
     """The part of a scan that is to be predicted."""
 
-    def __init__(
-        self, operator: LinearOperator, measurement: Tensor, fair: Tensor | None, variance: Tensor
-    ) -> None:
+    def __init__(self, operator: LinearOperator, measurement: Tensor, fair: Tensor | None, variance: Tensor) -> None:
         self.operator, self.measurement, self.fair = operator, measurement, fair
         self.floor = operator.noise_energy(variance, fair)
 
@@ -137,7 +138,13 @@ def held_out(
 
 
 def _digest(settings: dict, operator: LinearOperator, keep: Tensor, *tensors: Tensor | None) -> str:
-    what = [_VERSION, settings, type(operator).__name__, operator.domain_shape, repr(getattr(operator, "_geometry", ""))]
+    what = [
+        _VERSION,
+        settings,
+        type(operator).__name__,
+        operator.domain_shape,
+        repr(getattr(operator, "_geometry", "")),
+    ]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
     for tensor in (*operator.buffers(recurse=False), keep, *tensors):
         digest.update(b"-" if tensor is None else tensor.detach().cpu().contiguous().numpy().tobytes())
