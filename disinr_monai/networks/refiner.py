@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class Refiner(nn.Module):
             )
         self.in_channels, self.out_channels, self.amp = in_channels, out_channels, amp
         self._multiple = 2 ** len(widths)
-        steps = list(itertools.pairwise(widths))
+        steps = list(pairwise(widths))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.first = nn.Conv2d(4 * in_channels, widths[0], 3, padding=1)

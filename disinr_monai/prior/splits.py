@@ -85,9 +85,10 @@ class SplitScan(Transform):
             _store(key, inputs)
         split = {"inputs": inputs, "keep": keep[:1].clone() if keep.stride(0) == 0 else keep}
         held = held_out(operator, measurement, weights, split["keep"], self.prior.start.weight_power)
-        energy = held.energy(self.prior.start_image(inputs))
+        energy = float(held.energy(self.prior.start_image(inputs)))
         # Where the start already is at the noise there is nothing to learn: such a split must not count without bounds.
-        split["scale"] = max(float(energy) - held.floor, 0.05 * float(energy), 1e-12)
+        split["floor"] = min(held.floor, 0.95 * energy)
+        split["scale"] = max(energy - split["floor"], 1e-12)
         return split
 
 

@@ -25,7 +25,7 @@ def prior_of(network: nn.Module) -> LearnedPrior:
     """
     shared = getattr(network, "shared", {})
     if "prior" not in shared:
-        raise InputError("network_def: no learned prior in this network; use the overlay configs/learned.json")
+        raise InputError("network_def: no learned prior in this network; train one with the overlay configs/prior.json")
     return shared["prior"]
 
 
@@ -67,7 +67,8 @@ class HeldOutLoss(nn.Module):
     .. math:: L = \frac{1}{B} \sum_b \frac{E_b(x_b) - ε_b}{E_b(x_{b,\text{TV}}) - ε_b}
 
     with :math:`E` the operator's ``residual_energy`` on the held-out samples (an estimate of the image's squared error,
-    shifted by a constant) and :math:`ε` what noise alone makes of it. 1 is the start, 0 the truth.
+    shifted by a constant) and :math:`ε` what noise alone makes of it (at most 95 % of the start's). 1 is the start, 0
+    the truth.
 
     Args:
         weight_power: of the statistical weights, as in the start.
@@ -88,7 +89,7 @@ class HeldOutLoss(nn.Module):
             held = held_out(
                 case["operator"], case["measurement"], case.get("weights"), split["keep"], self.weight_power
             )
-            losses.append((held.energy(values) - held.floor) / split["scale"])
+            losses.append((held.energy(values) - split["floor"]) / split["scale"])
         return torch.stack(losses).mean()
 
 
