@@ -16,10 +16,10 @@ from disinr_monai.files import atomic_path
 from disinr_monai.networks import DisINR
 
 FORMAT = 1
-MIN_SUBJECTS_FOR_MEAN = 8
+MIN_PERSONS_FOR_MEAN = 8
 
 
-def release_state(network: DisINR, start: str = "untrained") -> dict[str, Tensor]:
+def release_state(network: DisINR, start: str = "untrained", n_persons: int = 0) -> dict[str, Tensor]:
     """State dict of a one-subject network: the shared pair and the start of a new subject encoder.
 
     Hash tables are stored in half precision (tiny-cuda-nn's own), which keeps the file below 25 MB.
@@ -27,8 +27,9 @@ def release_state(network: DisINR, start: str = "untrained") -> dict[str, Tensor
     Args:
         network: pre-trained network.
         start: ``"untrained"``: the seeded start; ``"mean"``: the mean of all trained subject encoders, which belongs to
-            no person and starts adaptation where people are alike. With fewer than :data:`MIN_SUBJECTS_FOR_MEAN`
-            encoders a mean would still show its members, and the untrained start is taken.
+            no person and starts adaptation where people are alike.
+        n_persons: how many persons the trained encoders belong to (several slices of one are one). With fewer than
+            :data:`MIN_PERSONS_FOR_MEAN` a mean would still show its members, and the untrained start is taken.
 
     Raises:
         ValueError: another ``start``.
@@ -37,7 +38,7 @@ def release_state(network: DisINR, start: str = "untrained") -> dict[str, Tensor
         raise ValueError(f"start must be 'untrained' or 'mean', found {start!r}")
     subject = network.fresh_subject()
     subject.reset(network.seed + 1)
-    if start == "mean" and len(network.subjects) >= MIN_SUBJECTS_FOR_MEAN:
+    if start == "mean" and n_persons >= MIN_PERSONS_FOR_MEAN:
         states = [trained.state_dict() for trained in network.subjects]
         subject.load_state_dict({k: torch.stack([s[k] for s in states]).mean(0) for k in states[0]})
     state = {f"shared.{k}": v for k, v in network.shared.state_dict().items()}
@@ -48,7 +49,12 @@ def release_state(network: DisINR, start: str = "untrained") -> dict[str, Tensor
 
 
 def save_shared(
-    path: str | Path, network: DisINR, modality: str, info: dict[str, Any] | None = None, start: str = "untrained"
+    path: str | Path,
+    network: DisINR,
+    modality: str,
+    info: dict[str, Any] | None = None,
+    start: str = "untrained",
+    n_persons: int = 0,
 ) -> None:
     """Write the released checkpoint.
 
@@ -58,9 +64,10 @@ def save_shared(
         modality: what it was trained on, checked when it is loaded.
         info: JSON-ready facts to keep with it (seed, versions, number of subjects, ...); nothing personal.
         start: see :func:`release_state`.
+        n_persons: see :func:`release_state`.
     """
     content = {
-        "model": release_state(network, start),
+        "model": release_state(network, start, n_persons),
         "format": FORMAT,
         "modality": modality,
         "architecture": json.dumps(network.architecture()),

@@ -20,6 +20,7 @@ class SaveShared:
         modality: recorded in the file.
         info: JSON-ready facts to record; nothing personal.
         start: what a new subject encoder starts from, see :func:`disinr_monai.checkpoint.release_state`.
+        n_persons: how many persons the training scans show.
     """
 
     def __init__(
@@ -29,9 +30,10 @@ class SaveShared:
         modality: str,
         info: dict[str, Any] | None = None,
         start: str = "untrained",
+        n_persons: int = 0,
     ) -> None:
         self.path, self.network, self.modality = Path(output_dir) / "model.pt", network, modality
-        self.info, self.start = info or {}, start
+        self.info, self.start, self.n_persons = info or {}, start, n_persons
 
     def attach(self, engine: Engine) -> None:
         """Save at the end of the run (one process writes)."""
@@ -41,4 +43,4 @@ class SaveShared:
     def save(self, engine: Engine) -> None:
         """Write the file."""
         info = {**self.info, "epochs": engine.state.epoch, "iterations": engine.state.iteration, "versions": versions()}
-        save_shared(self.path, self.network, self.modality, info, self.start)
+        save_shared(self.path, self.network, self.modality, info, self.start, self.n_persons)
