@@ -142,7 +142,10 @@ def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_
             f"checkpoint: none given and no pair is shipped for {modality!r}; pre-train one with `run training` "
             "and give --checkpoint OUT/model.pt"
         )
-    return load_shared(path, network, modality)
+    info = load_shared(path, network, modality)
+    method = "learned prior" if "prior" in network.shared else "adaptation of a subject encoder"
+    logger.info("checkpoint %s: reconstruction by the %s", path, method)
+    return info
 
 
 def holds_prior(checkpoint: str | None, modality: str, bundle_root: str = ".") -> bool:

@@ -113,7 +113,7 @@ def test_training_writes_the_pair_and_the_run(trained, modality, backbone):
 def test_reconstruction_writes_what_it_promises(trained, phantoms, tmp_path, modality, backbone, phase):
     checkpoint = str(trained[modality, backbone] / "model.pt")
     run(phase, [backbone] if backbone else [], modality, phantoms, tmp_path, checkpoint=checkpoint)
-    check_outputs(tmp_path, phantoms, modality, phase, "disinr_paper")
+    check_outputs(tmp_path, phantoms, modality, phase, "disinr")
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,13 @@ def test_prior_is_trained_beside_the_pair_it_was_given(trained, with_prior, moda
     assert all(torch.equal(both[name], value) for name, value in pair.items())
     assert any(name.startswith("shared.prior.") for name in both)
     assert (with_prior[modality] / "model.pt").stat().st_size < 25e6
+
+
+def test_pair_alone_adapts_and_prior_reconstructs(trained, with_prior, phantoms, tmp_path):
+    for folder, kind in ((trained["mri", None], "AdaptationInferer"), (with_prior["mri"], "LearnedReconstruction")):
+        work = workflow("inference", [], "mri", phantoms, tmp_path, checkpoint=str(folder / "model.pt"))
+        work.initialize()
+        assert type(work.parser.get_parsed_content("inferer")).__name__ == kind
 
 
 @pytest.mark.parametrize("overlays", [[], ["disinr_paper"]])
