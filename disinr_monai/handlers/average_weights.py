@@ -8,8 +8,9 @@ from torch import Tensor, nn
 class AverageWeights:
     """Keep a running mean of a module's weights and leave it in the module when training has completed.
 
-    The mean of the last few hundred steps is less noisy than the last step (Polyak and Juditsky, 1992). Put it before
-    the handler that saves the result.
+    The mean of the last hundred steps is less noisy than the last step (Polyak and Juditsky, SIAM J. Control Optim.
+    30:838, 1992). It is copied after the last epoch, hence before anything that is saved when training has completed;
+    a handler that saves at the end of epochs (to resume from) must come earlier in the list.
 
     Args:
         module: what is trained.
@@ -23,9 +24,13 @@ class AverageWeights:
         self.mean = {name: value.detach().clone() for name, value in module.named_parameters()}
 
     def attach(self, engine: Engine) -> None:
-        """Follow every step; copy the mean at the end."""
+        """Follow every step; copy the mean after the last epoch."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
-        engine.add_event_handler(Events.COMPLETED, self.apply)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+
+    def _after_epoch(self, engine: Engine) -> None:
+        if engine.state.epoch == engine.state.max_epochs:
+            self.apply()
 
     @torch.no_grad()
     def update(self, engine: Engine | None = None) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from disinr_monai.case_inferer import CaseInferer
 from disinr_monai.methods.total_variation import tempered
 from disinr_monai.operators import LinearOperator
-from disinr_monai.prior import LearnedPrior, prior_of
+from disinr_monai.prior import LearnedPrior, data_consistency, prior_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,8 @@ class LearnedReconstruction(CaseInferer):
         classical = prior.start_image(inputs)
         learned = torch.lerp(prior.reconstruct(inputs), classical, self.tv_share)
         fair = tempered(weights, prior.start.weight_power)
-        learned = self._to_the_data(operator, measurement, fair, learned)
+        if self.dc_iterations:
+            learned = data_consistency(learned, operator, measurement, fair, self.dc_weight, self.dc_iterations)
         return classical, learned.clamp(min=0) if self.non_negative else learned
 
     def check(
@@ -114,23 +115,3 @@ class LearnedReconstruction(CaseInferer):
         fair = None if fair is None else take(fair)
         errors = [float(test.residual_energy(test(image) - take(measurement), fair)) for image in images]
         return dict(zip(("classical", "learned"), errors, strict=True))
-
-    def _to_the_data(self, operator: LinearOperator, measurement: Tensor, fair: Tensor | None, image: Tensor) -> Tensor:
-        """Conjugate gradients on the normal equations, from ``image``, which is also the centre of the penalty."""
-
-        def weighted(values: Tensor) -> Tensor:
-            return values if fair is None else values * fair
-
-        image = image.clone()
-        residual = operator.adjoint(weighted(measurement - operator(image)))
-        direction, energy = residual.clone(), residual.square().sum()
-        for _ in range(self.dc_iterations):
-            if float(energy) == 0:
-                break
-            product = operator.adjoint(weighted(operator(direction))) + self.dc_weight * direction
-            length = energy / (direction * product).sum()
-            image += length * direction
-            residual -= length * product
-            energy, previous = residual.square().sum(), energy
-            direction = residual + (energy / previous) * direction
-        return image

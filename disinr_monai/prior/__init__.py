@@ -1,5 +1,6 @@
 """The learned image prior: what it sees of a scan, how it is trained without clean images."""
 
+from disinr_monai.prior.data_consistency import data_consistency
 from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs
 from disinr_monai.prior.splits import PickSplit, SplitScan, VariedAcquisition
 from disinr_monai.prior.training import HeldOutLoss, PriorInferer, cosine_schedule, prepare_prior_batch, prior_of
@@ -13,6 +14,7 @@ __all__ = [
     "SplitScan",
     "VariedAcquisition",
     "cosine_schedule",
+    "data_consistency",
     "prepare_prior_batch",
     "prior_of",
 ]

@@ -137,6 +137,15 @@ def held_out(
     return HeldOut(part, values, None if fair is None else select(fair), variance)
 
 
+def kept(
+    operator: LinearOperator, measurement: Tensor, weights: Tensor | None, keep: Tensor, weight_power: float
+) -> tuple[LinearOperator, Tensor, Tensor | None]:
+    """Operator, measurement and weights (as they shall count) of the part that the input comes from."""
+    part, select = operator.restrict(keep)
+    fair = tempered(weights, weight_power)
+    return part, select(measurement), None if fair is None else select(fair)
+
+
 def _digest(settings: dict, operator: LinearOperator, keep: Tensor, *tensors: Tensor | None) -> str:
     what = [
         _VERSION,
