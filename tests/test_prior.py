@@ -298,7 +298,7 @@ def test_training_predicts_what_was_held_out(modality):
 def test_untrained_prior_gives_the_classical_image_at_the_data(modality, dc_weight):
     case = make_case(modality)
     network = network_with(partial(make_prior, modality))
-    method = LearnedReconstruction(dc_weight=dc_weight, non_negative=modality == "ct")
+    method = LearnedReconstruction(dc_weight=dc_weight)
     image = method(None, network, case=case)[0]
     assert image.shape == case["operator"].domain_shape
     assert method.history[0].keys() >= {"held_out", "held_out_classical", "fallback"}
