@@ -113,11 +113,7 @@ class MultiCoilFourier(LinearOperator):
     def split(self, index: int, generator: torch.Generator) -> Tensor:
         """Hold out phase-encoding lines beside the fully sampled centre: a random 15 to 45 %, or every second one."""
         mask = torch.fft.fftshift(self.mask).cpu() > 0
-        lines = mask.any(0)
-        centre = torch.zeros_like(lines)
-        first, last = self._centre_lines(lines)
-        centre[first:last] = True
-        outer = torch.nonzero(lines & ~centre).flatten()
+        outer = self._outer_lines(mask)
         if torch.rand((), generator=generator) < 0.4:
             held = outer[int(torch.randint(2, (), generator=generator)) :: 2]
         else:
@@ -127,6 +123,22 @@ class MultiCoilFourier(LinearOperator):
         keep = mask.clone()
         keep[:, held] = False
         return keep.expand(self.range_shape)
+
+    def withhold(self, fraction: float, generator: torch.Generator) -> Tensor:
+        """Withhold phase-encoding lines beside the fully sampled centre (at least one)."""
+        mask = torch.fft.fftshift(self.mask).cpu() > 0
+        outer = self._outer_lines(mask)
+        order = torch.randperm(len(outer), generator=generator)
+        held = torch.zeros_like(mask)
+        held[:, outer[order[: max(round(fraction * len(outer)), 1)]]] = True
+        return (held & mask).expand(self.range_shape)
+
+    def _outer_lines(self, mask: Tensor) -> Tensor:
+        """Measured lines that do not belong to the fully sampled centre."""
+        lines = mask.any(0)
+        first, last = self._centre_lines(lines)
+        lines[first:last] = False
+        return torch.nonzero(lines).flatten()
 
     @staticmethod
     def _centre_lines(lines: Tensor) -> tuple[int, int]:

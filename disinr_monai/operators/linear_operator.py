@@ -67,6 +67,10 @@ class LinearOperator(nn.Module, ABC):
         """
         return torch.rand(self.range_shape, generator=generator) < fraction
 
+    def withhold(self, fraction: float, generator: torch.Generator) -> Tensor:
+        """As :meth:`hold_out`, but of whole projections or lines: gaps of the kind that the scan itself has."""
+        return self.hold_out(fraction, generator)
+
     def restrict(self, keep: Tensor) -> Restriction:
         """The operator of a part of the measurement, and the function that takes this part out of one.
 
