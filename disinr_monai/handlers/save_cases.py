@@ -112,6 +112,8 @@ class SaveCases:
             title = f"{method} {row['psnr']:.1f} dB"
         row |= {"seconds": seconds, "iterations": inferer.iterations_run, "peak_memory_mb": _peak_memory_mb()}
         self.rows.append(row)
+        if any(entry.get("fallback") for entry in inferer.history):
+            title += " (guard: classical image)"
         self._titles[method] = title
         return shown
 

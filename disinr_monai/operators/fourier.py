@@ -125,9 +125,11 @@ class MultiCoilFourier(LinearOperator):
         return keep.expand(self.range_shape)
 
     def withhold(self, fraction: float, generator: torch.Generator) -> Tensor:
-        """Withhold phase-encoding lines beside the fully sampled centre (at least one)."""
+        """Withhold phase-encoding lines beside the fully sampled centre; scattered samples of a 2-D pattern."""
         mask = torch.fft.fftshift(self.mask).cpu() > 0
         outer = self._outer_lines(mask)
+        if len(outer) < 2:  # a two-dimensional pattern has gaps in every line: scattered samples are its own kind
+            return self.hold_out(fraction, generator)
         order = torch.randperm(len(outer), generator=generator)
         held = torch.zeros_like(mask)
         held[:, outer[order[: max(round(fraction * len(outer)), 1)]]] = True

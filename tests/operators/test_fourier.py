@@ -63,3 +63,21 @@ def test_coils_and_mask_by_hand():
 def test_wrong_arguments(maps, mask, message):
     with pytest.raises(ValueError, match=message):
         MultiCoilFourier(maps, mask)
+
+
+def test_withheld_samples_are_lines_or_scattered_as_the_pattern_is():
+    maps = torch.ones(2, 12, 40, dtype=torch.complex64)
+    lines = torch.zeros(1, 40)
+    lines[:, ::4] = 1
+    lines[:, 16:24] = 1
+    scattered = (torch.rand(12, 40, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    scattered[4:8, 16:24] = 1
+    for mask in (lines, scattered):
+        operator = MultiCoilFourier(maps, mask)
+        held = operator.withhold(0.2, torch.Generator().manual_seed(0))
+        full = mask.expand(12, 40).bool()
+        assert 0 < int(held[0].sum()) < int(full.sum())
+        assert not (held[0] & ~full).any(), "only what was measured can be withheld"
+        assert torch.equal(held[0], held[1])
+    columns = MultiCoilFourier(maps, lines).withhold(0.2, torch.Generator().manual_seed(0))[0].float().mean(0)
+    assert set(columns.tolist()) == {0.0, 1.0}
