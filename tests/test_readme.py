@@ -26,7 +26,7 @@ from tests.operators import helpers
 from tests.operators import test_contract as operator_contract
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-ADDED_LATER = {"docs/images/overview.png"}
+ADDED_LATER: set[str] = set()
 MONAI_OPTIONS = {"config_file", "meta_file", "logging_file", "args_file", "run_id", "init_id", "final_id", "tracking"}
 PHASES = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.MULTILINE | re.DOTALL)
