@@ -8,8 +8,7 @@ import torch
 from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
-# CT: the window [-800, 400] HU on x = (HU + 1000) / 1200.
-_CT_WINDOW_START = 1.0 / 6.0
+from disinr_monai.data.units import CT_WINDOW_LOW
 
 
 def to_display(image: Tensor, modality: str, image_scale: float = 1.0) -> Tensor:
@@ -23,7 +22,7 @@ def to_display(image: Tensor, modality: str, image_scale: float = 1.0) -> Tensor
     """
     image = torch.as_tensor(image).detach().float()
     if modality == "ct":
-        return (image * image_scale - _CT_WINDOW_START).clamp(0, 1)
+        return (image * image_scale - CT_WINDOW_LOW).clamp(0, 1)
     if modality == "mri":
         return torch.linalg.vector_norm(image, dim=0, keepdim=True) * image_scale
     return image * image_scale
