@@ -144,22 +144,25 @@ def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_
         )
     info = load_shared(path, network, modality)
     if "prior" in network.shared:
-        _check_start(path, info, network.shared["prior"].settings())
+        prior = network.shared["prior"]
+        _check_recipe(path, info, prior.settings(), prior.passes())
     method = "learned prior" if "prior" in network.shared else "adaptation of a subject encoder"
     logger.info("checkpoint %s: reconstruction by the %s", path, method)
     return info
 
 
-def _check_start(path: str, info: dict[str, Any], settings: dict[str, Any]) -> None:
+def _check_recipe(path: str, info: dict[str, Any], start: dict[str, Any], passes: dict[str, Any]) -> None:
     """A prior corrects the errors of the start that it was trained with: with another it is worse without a word."""
     trained = info.get("prior", {})
-    trained = trained.get("prior", trained).get("start", {})  # a combined checkpoint keeps the info of both
-    for key, value in trained.items():
-        if settings.get(key) != value:
-            raise InputError(
-                f"classical#tv: {path} was trained with {key} = {value}, found {settings.get(key)}; leave the start as "
-                "it was, change a copy of it, or train the prior anew"
-            )
+    trained = trained.get("prior", trained)  # a combined checkpoint keeps the info of both
+    for place, part, found in (("classical#tv", "start", start), ("prior_def", "passes", passes)):
+        for key, value in trained.get(part, {}).items():
+            if found.get(key) != value:
+                raise InputError(
+                    f"{place}: {path} was trained with {key} = {value}, found {found.get(key)}; leave it as it was"
+                    + (", change a copy of it" if part == "start" else "")
+                    + ", or train the prior anew"
+                )
 
 
 def holds_prior(checkpoint: str | None, modality: str, bundle_root: str = ".") -> bool:

@@ -8,26 +8,21 @@ from torch import Tensor, nn
 from disinr_monai.case_inferer import CaseInferer
 from disinr_monai.methods.total_variation import tempered
 from disinr_monai.operators import LinearOperator
-from disinr_monai.prior import LearnedPrior, data_consistency, prior_of
+from disinr_monai.prior import LearnedPrior, Scan, prior_of
 
 logger = logging.getLogger(__name__)
 
 
 class LearnedReconstruction(CaseInferer):
-    r"""The classical image, corrected by the learned prior and brought back to the data.
+    r"""The classical image, corrected by the learned prior (:class:`~disinr_monai.prior.LearnedPrior`).
 
-    .. math:: f = (1 - s)\, R(x_\text{TV}) + s\, x_\text{TV}, \qquad
-        \hat x = \arg\min_x \tfrac12 \|W^{1/2}(A x - y)\|^2 + \tfrac{λ}{2} \|x - f\|^2
-
-    with the second step by a few conjugate gradients from :math:`f` (the closer to :math:`f` the fewer).
+    .. math:: \hat x = (1 - s)\, x_\text{learned} + s\, x_\text{TV}
 
     The guard needs no ground truth: some measured samples are withheld, both the classical and the learned image are
     made from the rest, and if the learned one predicts the withheld samples worse, the classical image is returned.
     ``history`` then says ``fallback`` 1, and the log why. It doubles the time.
 
     Args:
-        dc_weight: :math:`λ`, in the units of :math:`A^T A` with weights of mean 1.
-        dc_iterations: conjugate gradient steps; 0 leaves the step out.
         tv_share: :math:`s`.
         non_negative: clip the image at 0 (CT).
         guard: see above.
@@ -44,8 +39,6 @@ class LearnedReconstruction(CaseInferer):
     def __init__(
         self,
         *,
-        dc_weight: float,
-        dc_iterations: int = 10,
         tv_share: float = 0.0,
         non_negative: bool = False,
         guard: bool = True,
@@ -55,12 +48,12 @@ class LearnedReconstruction(CaseInferer):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if dc_weight <= 0 or dc_iterations < 0 or not 0 <= tv_share <= 1 or not 0 < holdout < 1:
+        if not 0 <= tv_share <= 1 or not 0 < holdout < 1:
             raise ValueError(
-                "LearnedReconstruction: expected dc_weight > 0, dc_iterations >= 0, tv_share from 0 to 1 and holdout "
-                f"between 0 and 1, found {dc_weight}, {dc_iterations}, {tv_share}, {holdout}"
+                "LearnedReconstruction: expected tv_share from 0 to 1 and holdout between 0 and 1, "
+                f"found {tv_share}, {holdout}"
             )
-        self.dc_weight, self.dc_iterations, self.tv_share = dc_weight, dc_iterations, tv_share
+        self.tv_share = tv_share
         self.non_negative, self.guard, self.amp, self.seed = non_negative, guard, amp, seed
         self.holdout, self.tolerance = holdout, tolerance
 
@@ -101,10 +94,8 @@ class LearnedReconstruction(CaseInferer):
         """The classical and the learned image ``(C, *S)``."""
         inputs = prior.inputs(operator, measurement, weights)
         classical = prior.start_image(inputs)
-        learned = torch.lerp(prior.reconstruct(inputs), classical, self.tv_share)
-        fair = tempered(weights, prior.start.weight_power)
-        if self.dc_iterations:
-            learned = data_consistency(learned, operator, measurement, fair, self.dc_weight, self.dc_iterations)
+        scan = Scan(operator, measurement, tempered(weights, prior.start.weight_power))
+        learned = torch.lerp(prior.reconstruct(inputs, scan), classical, self.tv_share)
         return classical, learned.clamp(min=0) if self.non_negative else learned
 
     def check(

@@ -1,7 +1,7 @@
 """The learned image prior: what it sees of a scan, how it is trained without clean images."""
 
 from disinr_monai.prior.data_consistency import data_consistency
-from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs
+from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs, Scan
 from disinr_monai.prior.splits import PickSplit, SplitScan, VariedAcquisition
 from disinr_monai.prior.training import HeldOutLoss, PriorInferer, cosine_schedule, prepare_prior_batch, prior_of
 
@@ -11,6 +11,7 @@ __all__ = [
     "PickSplit",
     "PriorInferer",
     "PriorInputs",
+    "Scan",
     "SplitScan",
     "VariedAcquisition",
     "cosine_schedule",

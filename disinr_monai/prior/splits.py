@@ -18,7 +18,7 @@ from disinr_monai.data.naming import case_seed
 from disinr_monai.methods.total_variation import tempered
 from disinr_monai.operators import LinearOperator
 from disinr_monai.operators.matrix_cache import default_cache_dir, prune
-from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs
+from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs, Scan
 
 # Part of the key of stored inputs: raise it when the same scan gives others.
 _VERSION = 1
@@ -139,11 +139,11 @@ def held_out(
 
 def kept(
     operator: LinearOperator, measurement: Tensor, weights: Tensor | None, keep: Tensor, weight_power: float
-) -> tuple[LinearOperator, Tensor, Tensor | None]:
-    """Operator, measurement and weights (as they shall count) of the part that the input comes from."""
+) -> Scan:
+    """The part of a scan that the input comes from."""
     part, select = operator.restrict(keep)
     fair = tempered(weights, weight_power)
-    return part, select(measurement), None if fair is None else select(fair)
+    return Scan(part, select(measurement), None if fair is None else select(fair))
 
 
 def _digest(settings: dict, operator: LinearOperator, keep: Tensor, *tensors: Tensor | None) -> str:

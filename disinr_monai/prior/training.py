@@ -13,8 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from disinr_monai.errors import InputError
-from disinr_monai.prior.data_consistency import data_consistency
-from disinr_monai.prior.learned_prior import LearnedPrior, apply_symmetry, undo_symmetry
+from disinr_monai.prior.learned_prior import LearnedPrior
 from disinr_monai.prior.splits import held_out, kept
 
 
@@ -33,33 +32,37 @@ def prior_of(network: nn.Module) -> LearnedPrior:
 def prepare_prior_batch(
     batch: list[dict[str, Any]], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
 ):
-    """Batch for the trainer: features ``(B, F, *S)`` as the prior shall see them, and the cases to predict.
-
-    Raises:
-        InputError: cases of different matrix sizes in one batch.
-    """
-    cases, features = [], []
+    """Batch for the trainer: the cases to look at, and again as those to predict."""
+    cases = []
     for case in batch:
         case = {k: v.to(device) if isinstance(v, (Tensor, nn.Module)) else v for k, v in case.items()}
-        split = case["split"]
-        seen = split["inputs"].features.to(device)
-        n = seen.shape[0] - 1
-        # Brighter or darker: all but the last feature (undersampling) scale with the image.
-        seen = torch.cat((seen[:n] * split["boost"], seen[n:]))
-        features.append(apply_symmetry(seen, split["symmetry"]).contiguous())
+        if device is not None:
+            case["split"] = {**case["split"], "inputs": case["split"]["inputs"].to(torch.device(device))}
         cases.append(case)
-    if len({tuple(seen.shape) for seen in features}) > 1:
-        sizes = sorted({tuple(seen.shape[1:]) for seen in features})
-        raise InputError(f"batch_size: scans of different matrix sizes {sizes} in one batch; use --batch_size 1")
-    return torch.stack(features), cases
+    return cases, cases
 
 
 class PriorInferer(Inferer):
-    """Run the prior of the trained network on a batch of features."""
+    """Run the prior of the trained network on the parts of scans that it may see.
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        """Images in the prior's frame, as the batch was turned and brightened."""
-        return prior_of(network)(inputs)
+    A random number of passes, at most the prior's: what comes in is what the passes before give, without a gradient
+    through them, so that memory and time do not grow with the passes.
+    """
+
+    def __call__(self, inputs: list[dict[str, Any]], network: nn.Module, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """Images ``(C, *S)`` of the cases from :func:`prepare_prior_batch`."""
+        prior = prior_of(network)
+        return [self._one(prior, case) for case in inputs]
+
+    @staticmethod
+    def _one(prior: LearnedPrior, case: dict[str, Any]) -> Tensor:
+        split, image = case["split"], None
+        scan = kept(case["operator"], case["measurement"], case.get("weights"), split["keep"], prior.start.weight_power)
+        n_passes = 1 + int(torch.randint(prior.n_passes, ()))
+        for i in range(n_passes):
+            with torch.set_grad_enabled(i == n_passes - 1):
+                image = prior.step(split["inputs"], scan, image, split["symmetry"], split["boost"])
+        return image
 
 
 class HeldOutLoss(nn.Module):
@@ -71,42 +74,27 @@ class HeldOutLoss(nn.Module):
     shifted by a constant) and :math:`ε` what noise alone makes of it (at most 95 % of the start's). 1 is the start, 0
     the truth.
 
-    Images are first made consistent with the input part (:func:`~disinr_monai.prior.data_consistency`) where the
-    held-out part alone says too little: in MRI it has none of the middle of k-space, and a network that is judged on
-    the outer lines alone forgets the rest.
+    The images are consistent with the part that was kept (:meth:`LearnedPrior.step`): in MRI the held-out part has none
+    of the middle of k-space, and a network that is judged on the outer lines alone forgets the rest.
 
     Args:
         weight_power: of the statistical weights, as in the start.
-        dc_weight: of the consistency; 0 leaves it out.
-        dc_iterations: its conjugate gradient steps.
     """
 
-    def __init__(self, weight_power: float = 0.5, dc_weight: float = 0.0, dc_iterations: int = 5) -> None:
+    def __init__(self, weight_power: float = 0.5) -> None:
         super().__init__()
-        self.weight_power, self.dc_weight, self.dc_iterations = weight_power, dc_weight, dc_iterations
+        self.weight_power = weight_power
 
-    def forward(self, images: Tensor, cases: Sequence[dict[str, Any]]) -> Tensor:
-        """Mean over images ``(B, C, *S)`` from :class:`PriorInferer` and their cases."""
+    def forward(self, images: Sequence[Tensor], cases: Sequence[dict[str, Any]]) -> Tensor:
+        """Mean over images from :class:`PriorInferer` and their cases."""
         losses = []
         for image, case in zip(images, cases, strict=True):
             split = case["split"]
-            inputs = split["inputs"]
-            values = undo_symmetry(image, split["symmetry"]) / split["boost"]
-            values = _to(inputs, values.device).image(values)
-            scan = (case["operator"], case["measurement"], case.get("weights"))
-            if self.dc_weight > 0:
-                values = data_consistency(
-                    values, *kept(*scan, split["keep"], self.weight_power), self.dc_weight, self.dc_iterations
-                )
-            held = held_out(*scan, split["keep"], self.weight_power)
-            losses.append((held.energy(values) - split["floor"]) / split["scale"])
+            held = held_out(
+                case["operator"], case["measurement"], case.get("weights"), split["keep"], self.weight_power
+            )
+            losses.append((held.energy(image) - split["floor"]) / split["scale"])
         return torch.stack(losses).mean()
-
-
-def _to(inputs, device):
-    if inputs.phase is not None and inputs.phase.device != device:
-        inputs.phase = inputs.phase.to(device)
-    return inputs
 
 
 def cosine_schedule(optimizer: Optimizer, n_steps: int, warm_up: int = 50, last: float = 0.02) -> LambdaLR:
