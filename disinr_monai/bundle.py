@@ -155,13 +155,12 @@ def _check_recipe(path: str, info: dict[str, Any], start: dict[str, Any], passes
     """A prior corrects the errors of the start that it was trained with: with another it is worse without a word."""
     trained = info.get("prior", {})
     trained = trained.get("prior", trained)  # a combined checkpoint keeps the info of both
-    for place, part, found in (("classical#tv", "start", start), ("prior_def", "passes", passes)):
+    for place, part, found in (("prior_start", "start", start), ("prior_def", "passes", passes)):
         for key, value in trained.get(part, {}).items():
             if found.get(key) != value:
                 raise InputError(
-                    f"{place}: {path} was trained with {key} = {value}, found {found.get(key)}; leave it as it was"
-                    + (", change a copy of it" if part == "start" else "")
-                    + ", or train the prior anew"
+                    f"{place}: {path} was trained with {key} = {value}, found {found.get(key)}; leave it as it "
+                    "was or train the prior anew"
                 )
 
 

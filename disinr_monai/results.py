@@ -32,8 +32,13 @@ def write_results(
         seed: the run's seed, for the header.
         ratios: named ratios of the speed suite.
     """
+    write_json(path, {"rows": rows, "ratios": ratios or {}}, seed)
+
+
+def write_json(path: str | Path, content: dict[str, Any], seed: int) -> None:
+    """Write ``content`` with a header that says where and how it was made, whole or not at all."""
     found = versions()
     hardware = found.pop("hardware", "unknown")
     header = {"seed": seed, "versions": found, "hardware": hardware, "command": " ".join(sys.argv)}
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"header": header, "rows": rows, "ratios": ratios or {}}, indent=1) + "\n")
+        temporary.write_text(json.dumps({"header": header, **content}, indent=1) + "\n")

@@ -85,10 +85,14 @@ def main() -> None:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--quiet", action="store_true")
     arguments, rest = parser.parse_known_args()
+    quality(arguments, override_options(rest))
+
+
+def override_options(rest: list[str]) -> dict[str, Any]:
+    """Overrides of the bundle from ``--key value`` pairs."""
     if len(rest) % 2 or any(not key.startswith("--") for key in rest[::2]):
         raise SystemExit(f"error: options for the bundle come in pairs `--key value`, found {' '.join(rest)}")
-    options = {key[2:]: _value(value) for key, value in zip(rest[::2], rest[1::2], strict=True)}
-    quality(arguments, options)
+    return {key[2:]: _value(value) for key, value in zip(rest[::2], rest[1::2], strict=True)}
 
 
 def _value(text: str) -> Any:

@@ -151,7 +151,7 @@ def test_pair_alone_adapts_and_prior_reconstructs(trained, with_prior, phantoms,
 def test_prior_is_not_used_with_another_start(with_prior, phantoms, tmp_path):
     checkpoint = str(with_prior["mri"] / "model.pt")
     with pytest.raises(RuntimeError) as caught:
-        run("inference", [], "mri", phantoms, tmp_path, checkpoint=checkpoint, **{"classical#tv#tv_weight": 0.01})
+        run("inference", [], "mri", phantoms, tmp_path, checkpoint=checkpoint, **{"prior_start#tv_weight": 0.01})
     message = str(caught.value.__cause__)
     assert "trained with start.tv_weight = 0.0007, found 0.01" in message
 

@@ -17,6 +17,8 @@ from monai.utils import CommonKeys
 
 from disinr_monai.distributed import rank
 from disinr_monai.errors import InputError
+from disinr_monai.handlers.save_cases import summarise
+from disinr_monai.handlers.track_methods import log_methods
 from disinr_monai.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,8 @@ class Tracking:
         params: flat hyper-parameters.
         tags: further tags; versions and git commit are always there.
         log_every: iterations between two logged losses.
-        results: the handler with ``rows`` and ``pictures`` of a reconstruction run, if there is one.
+        results: the handler with ``rows`` and ``pictures`` of a reconstruction run, if there is one; each method of
+            it becomes a run under this one.
         inferer: its ``history`` is logged as the adaptation curve of each case, if given.
 
     Raises:
@@ -81,7 +84,7 @@ class Tracking:
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._worker: threading.Thread | None = None
         self._client: Any = None
-        self._run_id = ""
+        self._run_id = self._experiment_id = ""
         self._losses: list[tuple[torch.Tensor, int, float]] = []
         self._failed = False
         self._n_cases = 0
@@ -142,16 +145,15 @@ class Tracking:
         raise error
 
     def _log_results(self) -> None:
-        from disinr_monai.handlers.save_cases import summarise
-
-        now, metrics = time.time(), []
-        for row_index, row in enumerate(self.results.rows):
-            for key in ("psnr", "ssim", "nrmse", "seconds"):
-                if key in row:
-                    metrics.append((f"{row['method']}_{key}_by_case", float(row[key]), row_index, now))
-        for method, summary in summarise(self.results.rows).items():
-            metrics += [(f"{method}_{key}", float(value), 0, now) for key, value in summary.items()]
+        rows, now = list(self.results.rows), time.time()
+        metrics = [
+            (f"{method}_{key}", float(value), 0, now)
+            for method, summary in summarise(rows).items()
+            for key, value in summary.items()
+        ]
         self._log_metrics(metrics)
+        tags = {k: v for k, v in self.tags.items() if k != "method"}
+        self._jobs.put(lambda: log_methods(self._client, self._experiment_id, self._run_id, rows, tags))
         for picture in self.results.pictures:
             self._jobs.put(lambda p=picture: self._client.log_artifact(self._run_id, str(p), "pictures"))
         table = self.output_dir / "metrics.csv"
@@ -196,12 +198,12 @@ class Tracking:
         if experiment is None:
             local = self.uri.startswith("sqlite:///")
             location = Path(self.uri.removeprefix("sqlite:///")).parent / "mlruns" if local else None
-            experiment_id = self._client.create_experiment(
+            self._experiment_id = self._client.create_experiment(
                 self.experiment_name, artifact_location=None if location is None else location.resolve().as_uri()
             )
         else:
-            experiment_id = experiment.experiment_id
-        self._run_id = self._client.create_run(experiment_id, run_name=self.run_name).info.run_id
+            self._experiment_id = experiment.experiment_id
+        self._run_id = self._client.create_run(self._experiment_id, run_name=self.run_name).info.run_id
         params = [Param(key.replace("#", ".")[:250], str(value)[:6000]) for key, value in self.params.items()]
         tags = [RunTag(key, str(value)) for key, value in {**versions(), **self.tags}.items()]
         self._client.log_batch(self._run_id, tags=tags)

@@ -90,3 +90,26 @@ def test_many_losses_arrive_in_few_calls(store, monkeypatch):
 def test_a_folder_is_refused_by_name():
     with pytest.raises(InputError, match=r"tracking_uri: .*found './runs'"):
         Tracking("out", tracking_uri="./runs")
+
+
+def test_each_method_is_a_run_under_the_parent(store):
+    class Results:
+        rows = [
+            {"case": f"s{i}", "subject": f"s{i}", "method": m, "psnr": p + i, "ssim": 0.9, "seconds": 1.0}
+            for m, p in (("disinr", 30.0), ("tv", 28.0))
+            for i in (0, 1)
+        ]
+        pictures = []
+
+    handler, engine, n = track(store, results=Results(), tags={"modality": "ct", "method": "disinr"})
+    engine.run(range(n), max_epochs=1)
+    client, parent = finished(store, handler)
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'", order_by=["metrics.psnr DESC"]
+    )
+    assert [run.data.tags["method"] for run in children] == ["disinr", "tv"]
+    assert [run.data.metrics["psnr"] for run in children] == [30.5, 28.5]
+    assert all(run.info.status == "FINISHED" and run.data.tags["modality"] == "ct" for run in children)
+    steps = client.get_metric_history(children[1].info.run_id, "psnr_by_case")
+    assert [(m.step, m.value) for m in steps] == [(0, 28.0), (1, 29.0)]
+    assert parent.data.metrics["tv_psnr"] == 28.5

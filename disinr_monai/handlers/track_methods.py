@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from disinr_monai.handlers.save_cases import summarise
+
+
+def log_methods(
+    client: Any, experiment_id: str, parent_id: str, rows: list[dict[str, Any]], tags: Mapping[str, str]
+) -> list[str]:
+    """One MLflow run for each method under one parent, with the same metric names, so that runs can be compared.
+
+    Args:
+        client: ``mlflow.MlflowClient``.
+        experiment_id: of the parent.
+        parent_id: run under which they appear.
+        rows: results with ``case``, ``subject``, ``method`` and metrics.
+        tags: further tags of every run.
+
+    Returns:
+        Identifiers of the runs.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    when = int(time.time() * 1000)
+    made = []
+    for method, summary in summarise(rows).items():
+        own = {**tags, "method": method, "mlflow.parentRunId": parent_id}
+        run_id = client.create_run(experiment_id, run_name=method, tags={k: str(v) for k, v in own.items()}).info.run_id
+        metrics = [Metric(key, float(value), when, 0) for key, value in summary.items()]
+        mine = [row for row in rows if row["method"] == method]
+        for step, row in enumerate(mine):
+            for key in ("psnr", "ssim", "nrmse", "seconds"):
+                if key in row:
+                    metrics.append(Metric(f"{key}_by_case", float(row[key]), when, step))
+        for first in range(0, len(metrics), 1000):
+            client.log_batch(run_id, metrics=metrics[first : first + 1000])
+        settings = {k: row[k] for row in mine[:1] for k in ("task", "setting") if k in row}
+        client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in settings.items()])
+        client.set_terminated(run_id)
+        made.append(run_id)
+    return made
