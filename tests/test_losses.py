@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from disinr_monai.losses import MeasurementLoss, total_variation
-from disinr_monai.operators import Identity
+from disinr_monai.operators import FanBeam, Identity
 from tests.problems import mri_case
 
 
@@ -65,3 +65,24 @@ def test_batch_is_the_mean_over_cases():
 def test_bad_settings(kwargs):
     with pytest.raises(ValueError, match="MeasurementLoss"):
         MeasurementLoss(**kwargs)
+
+
+def test_l2_takes_the_ramp_once_and_weights_outside_of_it():
+    operator = FanBeam(
+        image_shape=(8, 8),
+        pixel_spacing=2.0,
+        angles=[0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+        n_detectors=20,
+        detector_spacing=3.0,
+        source_distance=50.0,
+        detector_distance=50.0,
+    )
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(operator.domain_shape, generator=generator, requires_grad=True)
+    target = torch.rand(operator.range_shape, generator=generator)
+    weights = torch.rand(operator.range_shape, generator=generator)
+    MeasurementLoss("l2", use_weights=True).one(image, operator, target, weights).backward()
+    root = weights.sqrt()
+    residual = (operator(image) - target).detach()
+    expected = operator.adjoint(root * operator.precondition(root * residual)) / operator.n_measured
+    torch.testing.assert_close(image.grad, expected, rtol=1e-4, atol=1e-6)

@@ -19,6 +19,7 @@ from torch import Tensor
 from disinr_monai.data.units import image_to_hu
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, prepare_output_dir
+from disinr_monai.methods import DirectInverse
 from disinr_monai.metrics import image_metrics, to_display
 from disinr_monai.pictures import save_panels
 
@@ -87,8 +88,10 @@ class SaveCases:
             return
         image = torch.as_tensor(prediction)[0].detach()
         shown = {self.method: self._add_row(case, self.method, image, seconds, self.inferer)}
-        direct = to_display(case["operator"].direct_inverse(case["measurement"]), self.modality, case["image_scale"])
-        panels = {"direct inverse": direct}
+        panels = {}
+        if "reference" not in case or not any(isinstance(peer, DirectInverse) for peer in self.peers.values()):
+            direct = case["operator"].direct_inverse(case["measurement"])
+            panels["direct inverse"] = to_display(direct, self.modality, case["image_scale"])
         if "reference" in case:
             for name, peer in self.peers.items():
                 started = time.perf_counter()
