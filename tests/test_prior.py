@@ -155,7 +155,7 @@ def test_each_pass_sees_where_the_one_before_went(modality):
     first = prior.step(inputs, scan)
     # At the start's own image a later pass is the first one.
     torch.testing.assert_close(prior.step(inputs, scan, start), first, rtol=1e-3, atol=1e-4)
-    second = prior.step(inputs, scan, first)
+    second = prior.step(inputs, scan, first, index=1)
     assert (second - first).abs().max() > 1e-3
     torch.testing.assert_close(
         inputs.frame(inputs.image(inputs.features[: prior.channels])), inputs.features[: prior.channels]
@@ -370,7 +370,24 @@ def test_gradient_of_data_consistency():
     operator, y = case["operator"].double(), case["measurement"].double()
     weights = case["weights"].double()
     centre = torch.rand(1, 6, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: data_consistency(x, operator, y, weights, 5.0, 60), centre, atol=1e-6)
+    dc_weight = torch.tensor(5.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x, w: data_consistency(x, operator, y, weights, w, 60), (centre, dc_weight), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("size", [32, 31])
+def test_prior_leaves_the_mean_to_the_data(size):
+    prior = make_prior("ct")
+    torch.manual_seed(0)
+    torch.nn.init.constant_(prior.refiner.last.bias, 1.0)
+    features = torch.rand(1, 6, size, size)
+    constant = prior(features) - features[:, :1]
+    assert constant.abs().max() < 1e-4
+    torch.nn.init.normal_(prior.refiner.last.weight)
+    change = (prior(features) - features[:, :1])[0, 0]
+    assert change.abs().mean() > 0.01
+    assert abs(float(change.mean())) < 1e-4
 
 
 @pytest.mark.parametrize(("modality", "dc_weight"), [("ct", 1e4), ("mri", 3.0)])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,13 +58,16 @@ class LearnedPrior(nn.Module):
     r"""An image prior that is learned from raw measurements alone and shared by all subjects.
 
     .. math::
-        f_k &= x_k + R_θ(x_k,\, x_\text{weak} - x_0,\, A^T K (y - A x_k),\, σ,\, u,\, x_k - x_0),
+        f_k &= x_k + H R_θ(x_k,\, x_\text{weak} - x_0,\, A^T K (y - A x_k),\, σ,\, u,\, x_k - x_0),
         \qquad x_0 = x_\text{TV} \\
-        x_{k+1} &= \arg\min_x \tfrac12 \|W^{1/2}(A x - y)\|^2 + \tfrac{λ}{2} \|x - f_k\|^2
+        x_{k+1} &= \arg\min_x \tfrac12 \|W^{1/2}(A x - y)\|^2 + \tfrac{λ_k}{2} \|x - f_k\|^2
 
     The classical image is the start; a small network :math:`R_θ` (:class:`~disinr_monai.networks.refiner.Refiner`)
     looks at its neighbourhoods, at what a weaker regulariser would have kept, at the residual as an image, at the noise
-    and at how much was measured, and corrects it; then the image is brought back to the data. A second pass of the same
+    and at how much was measured, and corrects it; then the image is brought back to the data, with a learned
+    :math:`λ_k`. :math:`H` takes out the lowest frequencies of the correction (2 cycles a field of view): the start
+    has them right, and a loss on held-out projections does not see them, so that thick patients came out too dark. A
+    second pass of the same
     network sees what the first one left (Aggarwal et al., MoDL, IEEE Trans. Med. Imaging 38:394, 2019).
 
     It is trained by predicting measurements that were held out (SSDU, Yaman et al., Magn. Reson. Med. 84:3172, 2020;
@@ -76,7 +80,7 @@ class LearnedPrior(nn.Module):
     Args:
         channels: of an image.
         start: the classical method.
-        dc_weight: :math:`λ`, in the units of :math:`A^T A` with weights of mean 1.
+        dc_weight: :math:`λ_k` before training, in the units of :math:`A^T A` with weights of mean 1.
         dc_iterations: conjugate gradient steps from :math:`f_k`.
         n_passes: number of passes.
         turns: transposed images are as likely as others (CT; in MRI undersampling has a direction). Flips always are.
@@ -109,7 +113,8 @@ class LearnedPrior(nn.Module):
                 f"found {dc_weight}, {dc_iterations}, {n_passes}"
             )
         self.channels, self.start, self.turns, self.normalise = channels, start, turns, normalise
-        self.dc_weight, self.dc_iterations, self.n_passes = dc_weight, dc_iterations, n_passes
+        self.dc_iterations, self.n_passes = dc_iterations, n_passes
+        self.log_dc_weight = nn.Parameter(torch.full((n_passes,), math.log(dc_weight)))
         self.weak = copy.copy(start)
         self.weak.tv_weight, self.weak.n_iterations = weak_share * start.tv_weight, weak_iterations
         self.refiner = Refiner(4 * channels + 2, channels, widths, n_blocks, seed=seed + 202)
@@ -124,7 +129,7 @@ class LearnedPrior(nn.Module):
 
     def passes(self) -> dict[str, Any]:
         """What :meth:`step` and :meth:`reconstruct` depend on, beside their arguments."""
-        return {name: getattr(self, name) for name in ("dc_weight", "dc_iterations", "n_passes")}
+        return {name: getattr(self, name) for name in ("dc_iterations", "n_passes")}
 
     @torch.no_grad()
     def inputs(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None = None) -> PriorInputs:
@@ -151,10 +156,16 @@ class LearnedPrior(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Images in the prior's frame ``(B, C, *S)`` from features ``(B, 4 C + 2, *S)``."""
-        return features[:, : self.channels] + _CORRECTION * self.refiner(features)
+        return features[:, : self.channels] + _CORRECTION * _without_lowest(self.refiner(features))
 
     def step(
-        self, inputs: PriorInputs, scan: Scan, image: Tensor | None = None, symmetry: int = 0, boost: float = 1.0
+        self,
+        inputs: PriorInputs,
+        scan: Scan,
+        image: Tensor | None = None,
+        index: int = 0,
+        symmetry: int = 0,
+        boost: float = 1.0,
     ) -> Tensor:
         """One pass: look, correct, bring back to the data.
 
@@ -162,6 +173,7 @@ class LearnedPrior(nn.Module):
             inputs: of the scan, from :meth:`inputs`.
             scan: with weights as they shall count.
             image: ``(C, *S)`` after the pass before; None for the first.
+            index: number of the pass, from 0.
             symmetry: how the network sees it (:func:`apply_symmetry`).
             boost: factor of brightness under which the network sees it.
 
@@ -174,8 +186,9 @@ class LearnedPrior(nn.Module):
         scale[3 * self.channels + 1] = 1.0
         seen = apply_symmetry(seen * scale, symmetry).contiguous()
         corrected = undo_symmetry(self(seen.unsqueeze(0))[0], symmetry) / boost
+        weight = self.log_dc_weight[index].exp()
         return data_consistency(
-            inputs.image(corrected), scan.operator, scan.measurement, scan.weights, self.dc_weight, self.dc_iterations
+            inputs.image(corrected), scan.operator, scan.measurement, scan.weights, weight, self.dc_iterations
         )
 
     def _look(self, inputs: PriorInputs, scan: Scan, image: Tensor | None) -> Tensor:
@@ -199,14 +212,23 @@ class LearnedPrior(nn.Module):
         total = torch.zeros_like(inputs.features[: self.channels])
         for k in range(n):
             image = None
-            for _ in range(self.n_passes):
-                image = self.step(inputs, scan, image, k)
+            for i in range(self.n_passes):
+                image = self.step(inputs, scan, image, i, k)
             total += image
         return total / n
 
     def n_symmetries(self, features: Tensor) -> int:
         """4 flips, or 8 with the transposed ones."""
         return 8 if self.turns and features.shape[-1] == features.shape[-2] else 4
+
+
+def _without_lowest(values: Tensor, cycles: float = 2.0) -> Tensor:
+    """Take out frequencies below about ``cycles`` a field of view, by one minus a Gaussian."""
+    height, width = values.shape[-2:]
+    rows = torch.fft.fftfreq(height, 1 / height, device=values.device)
+    columns = torch.fft.rfftfreq(width, 1 / width, device=values.device)
+    share = 1 - torch.exp(-0.5 * (rows[:, None] ** 2 + columns**2) / cycles**2)
+    return torch.fft.irfft2(torch.fft.rfft2(values) * share, s=(height, width))
 
 
 def apply_symmetry(values: Tensor, k: int) -> Tensor:
