@@ -99,7 +99,7 @@ def test_other_format(trained, tmp_path):
 
 
 def test_without_checkpoint(tmp_path):
-    with pytest.raises(InputError, match="none given and no pair is shipped for 'mri'"):
+    with pytest.raises(InputError, match="none given and none is shipped for DisINR on 'mri'"):
         load_pair(None, small_network(), "mri", str(tmp_path))
     assert load_pair(None, small_naive(), "mri", str(tmp_path)) == {}
 
