@@ -43,11 +43,7 @@ class MetaUpdate:
     """
 
     def __init__(
-        self,
-        algorithm: str = "reptile",
-        n_steps: int = 5,
-        lr: float = 1e-3,
-        inner: Callable[..., Optimizer] = SGD,
+        self, algorithm: str = "reptile", n_steps: int = 5, lr: float = 1e-3, inner: Callable[..., Optimizer] = SGD
     ) -> None:
         if algorithm not in ALGORITHMS:
             raise InputError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, found {algorithm!r}")

@@ -3,9 +3,10 @@
     python scripts/benchmark.py quality --task ct --dataset_dir DIR \
         --methods disinr,ngp,strainer,meta,tv,fbp --n_views 60 --output results.json
 
-`disinr` uses the checkpoint shipped for the task unless `--checkpoint` names another. `strainer` and `meta` need their
-own: give `--checkpoints strainer=PATH,meta=PATH`, or they are pre-trained here on the scans of `--pretraining_dir`. With
-neither, DIR is split by subject: half of its subjects are for their pre-training, and all methods run on the others.
+`disinr` uses the checkpoint shipped for the task unless `--checkpoint` names another. `strainer` and `meta` need one of
+their own: give `--checkpoints strainer=PATH,meta=PATH`, or they are pre-trained here on the scans of
+`--pretraining_dir`. With neither, DIR is split by subject: half of its subjects are for their pre-training, and all
+methods run on the others.
 
 Every option that is not listed here goes to the bundle as an override (`--n_views 60`, `--acceleration 8`, ...).
 """
@@ -142,15 +143,16 @@ def check_methods(task: str, methods: list[str], options: dict[str, Any]) -> dic
             known = ", ".join([*networks, *classical])
             raise InputError(f"methods: {method!r} is unknown for {task}; known: {known}")
     phases = ["evaluate"] + ["train"] * any(m in PRETRAINED_HERE for m in methods)
-    files = [f for m in methods if m in OVERLAYS or m == methods[0] for p in phases for f in _files(p, task, m)]
+    known = set().union(*(known_keys(config_files(p, task, m)) for p in phases for m in networks_of(methods)))
     for key in options:
-        if key.split("#")[0] not in known_keys(files):
+        if key.split("#")[0] not in known:
             raise InputError(f"{key}: no such key in the configs of these methods")
     return classical
 
 
-def _files(phase: str, task: str, method: str) -> list[str]:
-    return config_files(phase, task, method if method in OVERLAYS else "ngp")
+def networks_of(methods: list[str]) -> list[str]:
+    """The methods with a run of their own; classical ones are peers of the first, and need one to go with."""
+    return [m for m in methods if m in OVERLAYS] or ["ngp"]
 
 
 def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
@@ -165,14 +167,13 @@ def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
     if arguments.checkpoint:
         checkpoints = {"disinr": arguments.checkpoint, "disinr_paper": arguments.checkpoint, **checkpoints}
     peers = {m: classical[m] for m in methods if m in classical}
-    fitted = [m for m in methods if m in OVERLAYS] or ["ngp"]
     setting = ", ".join(f"{k} {v}" for k, v in options.items())
     options = {"dataset_dir": arguments.dataset_dir, "seed": arguments.seed, "quiet": arguments.quiet, **options}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(arguments.output_dir or temporary)
         add_checkpoints(arguments, checkpoints, options, folder)
-        for i, method in enumerate(fitted):
+        for i, method in enumerate(networks_of(methods)):
             given = {**options, "checkpoint": checkpoints[method]} if method in checkpoints else options
             out = folder / f"{arguments.task}-{method}"
             rows += evaluate(arguments.task, method, peers if i == 0 else {}, given, out)

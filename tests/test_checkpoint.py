@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_method_is_refused(saved, loaded, tmp_path):
 
 def test_a_method_from_scratch_takes_no_checkpoint(trained, tmp_path):
     save_shared(tmp_path / "model.pt", trained, "mri")
-    with pytest.raises(InputError, match="expected none, NaiveINR is fitted from scratch, found .*model.pt"):
+    with pytest.raises(InputError, match=r"expected none, NaiveINR is fitted from scratch, found .*model\.pt"):
         load_pair(str(tmp_path / "model.pt"), small_naive(), "mri")
 
 

@@ -87,8 +87,8 @@ class JointAdaptation(AdaptationInferer):
     .. math:: \hat x, \hat a = \arg\min_{\theta, a} \frac1n \|M F (s_c(a) \odot x_\theta) - y\|_1 +
         \lambda\, \mathrm{TV}(x_\theta)
 
-    Nothing but the k-space is used: no coil maps and no other scan. The authors' coil coefficients start at random and
-    their polynomials go up to degree 15.
+    Nothing but the k-space is used: no coil maps and no other scan. The authors' coil coefficients start at random,
+    their polynomials go up to degree 15, and they put the measured samples back into the result.
 
     Args:
         loss: the measurement loss, with :math:`\lambda`.
@@ -97,7 +97,7 @@ class JointAdaptation(AdaptationInferer):
         **options: of :class:`~disinr_monai.adaptation.AdaptationInferer`.
     """
 
-    def __init__(self, loss: MeasurementLoss, degree: int = 8, coil_lr: float = 0.01, **options: Any) -> None:
+    def __init__(self, loss: MeasurementLoss, degree: int = 8, coil_lr: float = 0.001, **options: Any) -> None:
         super().__init__(loss, **options)
         if int(degree) < 0 or coil_lr <= 0:
             raise ValueError(f"JointAdaptation: expected degree >= 0 and coil_lr > 0, found {degree}, {coil_lr}")
@@ -128,7 +128,8 @@ class JointAdaptation(AdaptationInferer):
         """
         if not isinstance(operator, MultiCoilFourier):
             raise InputError(
-                f"imjense: expected a multi-coil Cartesian MRI scan, found {type(operator).__name__}; use configs/mri.json"
+                f"imjense: expected a multi-coil Cartesian MRI scan, found {type(operator).__name__}; "
+                "use configs/mri.json"
             )
         coils = PolynomialCoils(operator, measurement, self.degree)
         return coils, [{"params": [coils.coefficients], "lr": self.coil_lr}]

@@ -15,9 +15,9 @@ from disinr_monai.networks.refiner import Refiner
 class Field(nn.Module, ABC):
     """A network from points to image values, in two parts that never mix.
 
-    ``shared`` (a ``ModuleDict``) is pre-trained on all subjects and released; ``subjects`` (a ``ModuleList``) holds what
-    belongs to one person each and never leaves. Either may be empty. A subclass fills both and says in three methods
-    what it computes and what is fitted to a new scan.
+    ``shared`` (a ``ModuleDict``) is pre-trained on all subjects and released; ``subjects`` (a ``ModuleList``) holds
+    what belongs to one person each and never leaves. Either may be empty. A subclass fills both and says in three
+    methods what it computes and what is fitted to a new scan.
 
     Args:
         in_dim: number of coordinates.
