@@ -89,7 +89,11 @@ def test_reptile_with_rate_one_ends_where_the_inner_steps_end():
         MeasurementLoss()(alone(case["points"][None]), [case]).backward()
         optimizer.step()
     update = MetaUpdate("reptile", n_steps=3, lr=1e-2, inner=ADAM)
+    hooked = []  # what averages gradients over processes hangs there
+    for parameter in network.parameters():
+        parameter.register_post_accumulate_grad_hook(hooked.append)
     trainer(network, [case], update, torch.optim.SGD(network.parameters(), lr=1.0), 1).run()
+    assert len(hooked) == len(list(network.parameters()))
     for mine, other in zip(network.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
 
