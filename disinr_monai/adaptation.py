@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +10,18 @@ from tqdm import tqdm
 from disinr_monai.case_inferer import CaseInferer
 from disinr_monai.errors import InputError
 from disinr_monai.losses import MeasurementLoss
+from disinr_monai.operators import LinearOperator
 
 
 class AdaptationInferer(CaseInferer):
-    r"""Test-time adaptation: fit a fresh subject encoder to one scan while the shared pair stays frozen.
+    r"""Test-time adaptation: fit to one scan what the network says is fitted at test, with the rest frozen.
 
-    .. math:: \hat\phi = \arg\min_{\phi_\text{new}} L(A\, \psi(\phi(p) \oplus \phi_\text{new}(p)), y)
+    .. math:: \hat\theta = \arg\min_{\theta} L(A\, x_{\theta}, y)
 
-    The shared encoder's features and their part of the decoder's first layer do not depend on what is fitted and are
-    computed once. The same class fits a network from scratch (:class:`~disinr_monai.networks.NaiveINR`), whose whole
-    network is its subject part.
+    For :class:`~disinr_monai.networks.DisINR` :math:`\theta` is a fresh subject encoder beside the frozen pair, for
+    :class:`~disinr_monai.networks.NaiveINR` the whole network from scratch; see ``fitted_at_test`` of each. A copy is
+    fitted: the network given stays as it is, so every scan starts from the same weights. What is frozen and the same
+    for all iterations (``prepare``) is computed once.
 
     Args:
         loss: the measurement loss.
@@ -26,7 +29,7 @@ class AdaptationInferer(CaseInferer):
         lr: Adam's learning rate, halved every ``lr_halve_every`` iterations.
         lr_halve_every: see ``lr``.
         amp: hidden layers in bfloat16.
-        frozen: False also optimises the shared pair (an ablation; the network given is left untouched either way).
+        frozen: False fits everything, also what the network keeps frozen (an ablation).
         early_stop: withhold a share of the measured samples and stop when they are no longer predicted better; the
             weights that predicted them best are kept. No ground truth is used.
         holdout: that share.
@@ -62,12 +65,13 @@ class AdaptationInferer(CaseInferer):
         self.early_stop, self.holdout, self.check_every, self.patience = early_stop, holdout, check_every, patience
         self.seed, self.quiet = seed, quiet
 
+    @torch.enable_grad()
     def reconstruct(
         self,
         points: Tensor,
         network: nn.Module,
         *,
-        operator: nn.Module,
+        operator: LinearOperator,
         measurement: Tensor,
         weights: Tensor | None = None,
     ) -> Tensor:
@@ -75,30 +79,26 @@ class AdaptationInferer(CaseInferer):
         network.set_amp(self.amp)
         flat = torch.as_tensor(points[0]).flatten(1).t().contiguous()
         shape = (network.out_channels, *points.shape[2:])
-        if not self.frozen:
-            network = copy.deepcopy(network).requires_grad_(True)
-        subject = network.fresh_subject()
-        parameters = list(network.trainable_at_test(subject))
-        if not self.frozen:
-            parameters += list(network.shared.parameters())
-        prepared = None
-        if self.frozen:
-            with torch.no_grad():
-                prepared = network.prepare(flat)
+        field = copy.deepcopy(network).requires_grad_(not self.frozen)
+        fitted = field.fitted_at_test() if self.frozen else field.parameters()
+        groups = [{"params": [parameter.requires_grad_(True) for parameter in fitted]}]
+        operator, more = self.start_operator(operator, measurement)
+        groups += more
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        prepared = field.prepare(flat)
+        if prepared is not None and prepared.requires_grad:
+            prepared = None  # it is fitted, so it is computed anew in every iteration
 
-        optimizer = torch.optim.Adam(parameters, lr=self.lr, fused=True)
+        optimizer = torch.optim.Adam(groups, lr=self.lr, fused=True)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
         held = self._hold_out(operator, measurement)
         keep = None if held is None else (~held).to(measurement.real.dtype)
         best, best_error, misses = None, float("inf"), 0
 
-        with (
-            torch.enable_grad(),
-            tqdm(total=self.n_iterations, desc="adapting", disable=self.quiet, leave=False) as bar,
-        ):
+        with tqdm(total=self.n_iterations, desc="adapting", disable=self.quiet, leave=False) as bar:
             for iteration in range(1, self.n_iterations + 1):
                 optimizer.zero_grad(set_to_none=True)
-                image = network.render(flat, subject, prepared).t().reshape(shape)
+                image = field.render(flat, prepared).t().reshape(shape)
                 loss = self.loss.one(image, operator, measurement, weights, keep)
                 loss.backward()
                 if iteration % self.check_every == 0 or iteration == self.n_iterations:
@@ -120,11 +120,15 @@ class AdaptationInferer(CaseInferer):
             if best is not None:
                 for parameter, value in zip(parameters, best, strict=True):
                     parameter.copy_(value)
-            if not self.frozen:
-                prepared = network.prepare(flat)
-            return network.render(flat, subject, prepared).t().reshape(shape)
+            return field.render(flat, prepared).t().reshape(shape)
 
-    def _hold_out(self, operator: nn.Module, measurement: Tensor) -> Tensor | None:
+    def start_operator(
+        self, operator: LinearOperator, measurement: Tensor
+    ) -> tuple[LinearOperator, list[dict[str, Any]]]:
+        """The forward model of the fit, and Adam's parameter groups for what of it is fitted too (nothing here)."""
+        return operator, []
+
+    def _hold_out(self, operator: LinearOperator, measurement: Tensor) -> Tensor | None:
         if not self.early_stop:
             return None
         generator = torch.Generator().manual_seed(self.seed)
@@ -137,5 +141,5 @@ class AdaptationInferer(CaseInferer):
 
     @staticmethod
     @torch.no_grad()
-    def _held_out_error(image: Tensor, operator: nn.Module, measurement: Tensor, held: Tensor) -> float:
+    def _held_out_error(image: Tensor, operator: LinearOperator, measurement: Tensor, held: Tensor) -> float:
         return float((operator(image) - measurement)[held].abs().square().mean())

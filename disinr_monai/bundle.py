@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,10 +23,12 @@ from disinr_monai.memory import keep_freed_memory
 __all__ = [
     "as_bool",
     "check_device",
+    "check_modality",
     "check_overrides",
     "check_pretrainable",
     "holds_prior",
     "hyper_parameters",
+    "known_keys",
     "load_pair",
     "load_start",
     "prepare_output_dir",
@@ -66,19 +69,38 @@ def check_overrides() -> None:
     Raises:
         InputError: names the key and the nearest known ones.
     """
-    from monai.bundle import ConfigParser
-
     parser, files = _find_config()
     if parser is None:
         return
-    known = set(_MONAI_KEYS)
-    for file in files:
-        known |= {key.lstrip("+").split("::")[0].split("#")[0] for key in ConfigParser.load_config_file(file)}
+    known = known_keys(files)
     unknown = sorted(set(parser.config) - known)
     if unknown:
         near = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known - _MONAI_KEYS))}"
         raise InputError(f"{unknown[0]}: no such key in the configs of this run; {hint}")
+
+
+def known_keys(files: Iterable[str | Path]) -> set[str]:
+    """Every top-level key that one of the config files defines."""
+    from monai.bundle import ConfigParser
+
+    known = set(_MONAI_KEYS)
+    for file in files:
+        known |= {key.lstrip("+").split("::")[0].split("#")[0] for key in ConfigParser.load_config_file(file)}
+    return known
+
+
+def check_modality(modality: str, expected: str, method: str) -> None:
+    """Refuse a method that is for one modality only.
+
+    Raises:
+        InputError: another modality.
+    """
+    if modality != expected:
+        raise InputError(
+            f"modality: {method} is for {expected!r} only, found {modality!r}; use configs/{expected}.json or another "
+            "method"
+        )
 
 
 def hyper_parameters() -> dict[str, Any]:
@@ -124,30 +146,36 @@ def load_start(checkpoint: str | None, network: nn.Module, modality: str) -> dic
 
 
 def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_root: str = ".") -> dict[str, Any]:
-    """Load the shared pair for test-time adaptation; without ``checkpoint`` the one shipped for the modality.
+    """Load what is shared for test-time adaptation; without ``checkpoint`` the one shipped for method and modality.
 
     A network with nothing shared (fitted from scratch) needs none.
 
     Raises:
-        InputError: no checkpoint given and none shipped, or the file does not fit (see
-            :func:`disinr_monai.checkpoint.load_shared`).
+        InputError: no checkpoint given and none shipped, or one for a network with nothing shared, or the file does not
+            fit (see :func:`disinr_monai.checkpoint.load_shared`).
     """
+    kind = type(network).__name__
     if len(network.shared) == 0:
         if checkpoint:
-            logger.warning("checkpoint: not used, this method fits its network from scratch")
+            raise InputError(
+                f"checkpoint: expected none, {kind} is fitted from scratch, found {checkpoint}; leave it out, or use "
+                "the overlays of its training"
+            )
         return {}
     path = checkpoint or _shipped(modality, bundle_root)
+    if path and not checkpoint and json.loads(read_checkpoint(path)["architecture"])["network"] != kind:
+        path = None  # shipped for another method
     if not path:
         raise InputError(
-            f"checkpoint: none given and no pair is shipped for {modality!r}; pre-train one with `run training` "
-            "and give --checkpoint OUT/model.pt"
+            f"checkpoint: none given and none is shipped for {kind} on {modality!r}; pre-train one with `run training` "
+            "and the same overlays, and give --checkpoint OUT/model.pt"
         )
     info = load_shared(path, network, modality)
     if "prior" in network.shared:
         prior = network.shared["prior"]
         _check_recipe(path, info, prior.settings(), prior.passes())
-    method = "learned prior" if "prior" in network.shared else "adaptation of a subject encoder"
-    logger.info("checkpoint %s: reconstruction by the %s", path, method)
+    method = "the learned prior" if "prior" in network.shared else f"adaptation of {kind}"
+    logger.info("checkpoint %s: reconstruction by %s", path, method)
     return info
 
 

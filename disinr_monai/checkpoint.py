@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +14,16 @@ from torch import Tensor
 
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path
-from disinr_monai.networks import DisINR
+from disinr_monai.networks import Field
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MIN_PERSONS_FOR_MEAN = 8
 
 
-def release_state(network: DisINR, start: str = "untrained", n_persons: int = 0) -> dict[str, Tensor]:
-    """State dict of a one-subject network: the shared pair and the start of a new subject encoder.
+def release_state(network: Field, start: str = "untrained", n_persons: int = 0) -> dict[str, Tensor]:
+    """State dict of a one-subject network: the shared part and, if there are any, the start of a new subject's.
 
     Hash tables are stored in half precision (tiny-cuda-nn's own), which keeps the file below 25 MB.
 
@@ -36,13 +39,20 @@ def release_state(network: DisINR, start: str = "untrained", n_persons: int = 0)
     """
     if start not in ("untrained", "mean"):
         raise ValueError(f"start must be 'untrained' or 'mean', found {start!r}")
-    subject = network.fresh_subject()
-    subject.reset(network.seed + 1)
-    if start == "mean" and n_persons >= MIN_PERSONS_FOR_MEAN:
-        states = [trained.state_dict() for trained in network.subjects]
-        subject.load_state_dict({k: torch.stack([s[k] for s in states]).mean(0) for k in states[0]})
     state = {f"shared.{k}": v for k, v in network.shared.state_dict().items()}
-    state |= {f"subjects.0.{k}": v for k, v in subject.state_dict().items()}
+    if len(network.subjects):
+        subject = network.fresh_subject()
+        subject.reset(network.seed + 1)
+        if start == "mean" and n_persons >= MIN_PERSONS_FOR_MEAN:
+            states = [trained.state_dict() for trained in network.subjects]
+            subject.load_state_dict({k: torch.stack([s[k] for s in states]).mean(0) for k in states[0]})
+        state |= {f"subjects.0.{k}": v for k, v in subject.state_dict().items()}
+    elif n_persons < MIN_PERSONS_FOR_MEAN:
+        logger.warning(
+            "model.pt: a start learned from %d persons (fewer than %d) still resembles them; keep it with the scans",
+            n_persons,
+            MIN_PERSONS_FOR_MEAN,
+        )
     return {
         k: v.detach().cpu().to(torch.float16) if k.endswith(".table") else v.detach().cpu() for k, v in state.items()
     }
@@ -50,7 +60,7 @@ def release_state(network: DisINR, start: str = "untrained", n_persons: int = 0)
 
 def save_shared(
     path: str | Path,
-    network: DisINR,
+    network: Field,
     modality: str,
     info: dict[str, Any] | None = None,
     start: str = "untrained",
@@ -108,7 +118,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 PARTS = ("pair", "prior")
 
 
-def load_shared(path: str | Path, network: DisINR, modality: str, parts: Sequence[str] | None = None) -> dict[str, Any]:
+def load_shared(path: str | Path, network: Field, modality: str, parts: Sequence[str] | None = None) -> dict[str, Any]:
     """Load the shared part (strictly) and return the checkpoint's ``info``.
 
     Args:

@@ -1,7 +1,12 @@
 """Compare methods on scans with a reference: the same measurements, operators and metric for all.
 
-    python scripts/benchmark.py quality --task ct --dataset_dir DIR --checkpoint model.pt \
-        --methods disinr,ngp,tv,fbp --n_views 60 --output results.json
+    python scripts/benchmark.py quality --task ct --dataset_dir DIR \
+        --methods disinr,ngp,strainer,meta,tv,fbp --n_views 60 --output results.json
+
+`disinr` uses the checkpoint shipped for the task unless `--checkpoint` names another. `strainer` and `meta` need one of
+their own: give `--checkpoints strainer=PATH,meta=PATH`, or they are pre-trained here on the scans of
+`--pretraining_dir`. With neither, DIR is split by subject: half of its subjects are for their pre-training, and all
+methods run on the others.
 
 Every option that is not listed here goes to the bundle as an override (`--n_views 60`, `--acceleration 8`, ...).
 """
@@ -10,14 +15,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from monai.bundle import ConfigWorkflow
 
+from disinr_monai.bundle import known_keys
+from disinr_monai.data import list_cases, split_subjects
+from disinr_monai.errors import InputError
 from disinr_monai.handlers.save_cases import summary_table
+from disinr_monai.handlers.track_methods import log_methods
 from disinr_monai.results import read_metrics, write_results
+from disinr_monai.versions import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAYS = {
@@ -26,50 +38,169 @@ OVERLAYS = {
     "ngp": ["ngp"],
     "siren": ["siren", "ngp"],
     "nerf": ["nerf", "ngp"],
+    "strainer": ["strainer"],
+    "meta": ["meta"],
+    "imjense": ["imjense"],
 }
+PRETRAINED_HERE = ("strainer", "meta")
+MRI_ONLY = ("imjense",)
+PRETRAINING_STEPS = 1000  # gradients of the default pre-training, a few minutes on a CPU
 
 
-def evaluate(task: str, overlays: list[str], name: str, peers: Any, options: dict[str, Any], out: Path) -> list[dict]:
-    """Run one `evaluate` workflow and read its rows."""
-    files = [ROOT / "configs" / f"{part}.json" for part in ("evaluate", task, *overlays)]
-    run_name = f"{task}-{name}"
-    settings = {"bundle_root": str(ROOT), "output_dir": str(out), "peers": peers, "run_name": run_name, **options}
-    settings["tracking_uri"] = settings.get("tracking_uri") or f"sqlite:///{(out.parent / 'mlruns.db').resolve()}"
-    if name in ("siren", "nerf"):
-        settings |= {"method": name, "n_frozen": 0}
-    workflow = ConfigWorkflow([str(f) for f in files], workflow_type="infer", logging_file=False, **settings)
+def config_files(phase: str, task: str, method: str) -> list[str]:
+    """The files of one run, in their order."""
+    # A classical method needs no network: the one of ngp has no checkpoint and is never fitted.
+    return [str(ROOT / "configs" / f"{part}.json") for part in (phase, task, *OVERLAYS.get(method, ["ngp"]))]
+
+
+def run(phase: str, task: str, method: str, options: dict[str, Any], out: Path) -> None:
+    """Run one bundle workflow with those of the options that it knows."""
+    files = config_files(phase, task, method)
+    known = known_keys(files)
+    settings = {"bundle_root": str(ROOT), "output_dir": str(out), "run_name": f"{task}-{method}"}
+    settings["tracking_uri"] = f"sqlite:///{(out.parent / 'mlruns.db').resolve()}"
+    settings |= {key: value for key, value in options.items() if key.split("#")[0] in known}
+    kind = "train" if phase == "train" else "infer"
+    workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **settings)
     workflow.initialize()
     workflow.run()
     workflow.finalize()
+
+
+def evaluate(task: str, method: str, peers: Any, options: dict[str, Any], out: Path) -> list[dict[str, Any]]:
+    """Run one `evaluate` workflow and read its rows."""
+    if method in ("siren", "nerf"):
+        options = {**options, "method": method}
+    if method not in OVERLAYS:
+        options = {**options, "method": method, "inferer": f"@classical#{method}"}
+    run("evaluate", task, method, {**options, "peers": peers}, out)
     return read_metrics(out / "metrics.csv")
 
 
-def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
-    methods = arguments.methods.split(",")
-    classical = json.loads((ROOT / "configs" / f"{arguments.task}.json").read_text())["classical"]
-    unknown = [m for m in methods if m not in OVERLAYS and m not in classical]
-    if unknown:
-        raise SystemExit(
-            f"error: methods: {unknown[0]!r} is unknown for {arguments.task}; known: {[*OVERLAYS, *classical]}"
+def pretrain(task: str, method: str, max_epochs: int | None, options: dict[str, Any], out: Path) -> str:
+    """Pre-train one method and return its checkpoint."""
+    if max_epochs is None:
+        n_cases = len(list_cases(options["dataset_dir"], task, options.get("slices_per_subject", 4)))
+        n_inner = json.loads((ROOT / "configs" / f"{method}.json").read_text()).get("n_inner", 1)
+        max_epochs = math.ceil(PRETRAINING_STEPS / (n_cases * options.get("n_inner", n_inner)))
+    print(f"pre-training {method} on {options['dataset_dir']}: {max_epochs} epochs (--max_epochs)", flush=True)
+    run("train", task, method, {**options, "max_epochs": max_epochs}, out)
+    return str(out / "model.pt")
+
+
+def add_checkpoints(arguments: argparse.Namespace, given: dict[str, str], options: dict[str, Any], out: Path) -> None:
+    """Pre-train what has no checkpoint yet; may split the scans, and then leaves the test part in ``options``.
+
+    Raises:
+        InputError: a subject would be in both parts, or there are not enough subjects for two.
+    """
+    missing = [m for m in arguments.methods.split(",") if m in PRETRAINED_HERE and m not in given]
+    if not missing:
+        return
+    source = arguments.pretraining_dir
+    if source:
+        parts = [{c["subject"] for c in list_cases(d, arguments.task, 1)} for d in (source, options["dataset_dir"])]
+        if common := sorted(parts[0] & parts[1]):
+            raise InputError(f"pretraining_dir: expected other subjects than in dataset_dir, found {common[0]} in both")
+    else:
+        try:
+            parts = split_subjects(options["dataset_dir"], arguments.task, out / "split", seed=arguments.seed)
+        except InputError as error:
+            raise InputError(
+                f"{error}; {missing[0]} needs a checkpoint: --checkpoints {missing[0]}=PATH or --pretraining_dir DIR"
+            ) from None
+        print(
+            f"no checkpoint and no --pretraining_dir for {', '.join(missing)}: {options['dataset_dir']} is split by "
+            f"subject, {len(parts['pretraining'])} for pre-training, {len(parts['test'])} for the evaluation of all "
+            "methods"
         )
+        source, options["dataset_dir"] = str(out / "split" / "pretraining"), str(out / "split" / "test")
+    for method in missing:
+        folder = out / f"{arguments.task}-{method}-pretraining"
+        here = {**options, "dataset_dir": source}
+        given[method] = pretrain(arguments.task, method, arguments.max_epochs, here, folder)
+
+
+def parse_checkpoints(text: str) -> dict[str, str]:
+    """``strainer=PATH,meta=PATH`` as a dictionary.
+
+    Raises:
+        InputError: not of this form, or a method without checkpoint.
+    """
+    found = {}
+    for part in filter(None, text.split(",")):
+        method, equals, path = part.partition("=")
+        if not equals or method not in ("disinr", "disinr_paper", *PRETRAINED_HERE):
+            raise InputError(f"checkpoints: expected METHOD=PATH,..., found {part!r}")
+        found[method] = path
+    return found
+
+
+def check_methods(task: str, methods: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """The classical methods of the task.
+
+    Raises:
+        InputError: an unknown method, or an option that no run of these methods reads.
+    """
+    classical = json.loads((ROOT / "configs" / f"{task}.json").read_text())["classical"]
+    networks = [m for m in OVERLAYS if task == "mri" or m not in MRI_ONLY]
+    for method in methods:
+        if method not in networks and method not in classical:
+            known = ", ".join([*networks, *classical])
+            raise InputError(f"methods: {method!r} is unknown for {task}; known: {known}")
+    phases = ["evaluate"] + ["train"] * any(m in PRETRAINED_HERE for m in methods)
+    known = set().union(*(known_keys(config_files(p, task, m)) for p in phases for m in networks_of(methods)))
+    for key in options:
+        if key.split("#")[0] not in known:
+            raise InputError(f"{key}: no such key in the configs of these methods")
+    return classical
+
+
+def networks_of(methods: list[str]) -> list[str]:
+    """Methods with a run of their own: the networks, with classical ones as peers of the first; or one classical one."""
+    return [m for m in methods if m in OVERLAYS] or methods[:1]
+
+
+def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+    """Evaluate all methods and write their rows.
+
+    Raises:
+        InputError: what a user can get wrong.
+    """
+    methods = arguments.methods.split(",")
+    classical = check_methods(arguments.task, methods, options)
+    checkpoints = parse_checkpoints(arguments.checkpoints)
+    if arguments.checkpoint:
+        checkpoints = {"disinr": arguments.checkpoint, "disinr_paper": arguments.checkpoint, **checkpoints}
     peers = {m: classical[m] for m in methods if m in classical}
-    fitted = [m for m in methods if m in OVERLAYS] or ["ngp"]
+    setting = ", ".join(f"{k} {v}" for k, v in options.items())
     options = {"dataset_dir": arguments.dataset_dir, "seed": arguments.seed, "quiet": arguments.quiet, **options}
-    setting = ", ".join(f"{k} {v}" for k, v in options.items() if k not in ("dataset_dir", "seed", "quiet"))
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for i, method in enumerate(fitted):
-            out = Path(arguments.output_dir or folder) / f"{arguments.task}-{method}"
-            given = dict(options)
-            if method.startswith("disinr") and arguments.checkpoint:
-                given["checkpoint"] = arguments.checkpoint
-            rows += evaluate(arguments.task, OVERLAYS[method], method, peers if i == 0 else {}, given, out)
-    rows = [row for row in rows if row["method"] in methods]
-    for row in rows:
-        row |= {"task": arguments.task, "setting": setting or "default"}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(arguments.output_dir or temporary)
+        add_checkpoints(arguments, checkpoints, options, folder)
+        for i, method in enumerate(networks_of(methods)):
+            given = {**options, "checkpoint": checkpoints[method]} if method in checkpoints else options
+            out = folder / f"{arguments.task}-{method}"
+            others = {name: peer for name, peer in peers.items() if name != method} if i == 0 else {}
+            rows += evaluate(arguments.task, method, others, given, out)
+        for row in rows:
+            row |= {"task": arguments.task, "setting": setting or "default"}
+        track(rows, f"quality-{arguments.task}", options.get("tracking_uri"), folder)
     write_results(arguments.output, rows, arguments.seed)
     print(summary_table(rows))
     print(f"written to {arguments.output}")
+
+
+def track(rows: list[dict[str, Any]], name: str, uri: str | None, folder: Path) -> None:
+    """One MLflow run for the comparison, with one run of each method under it."""
+    client = mlflow.MlflowClient(tracking_uri=uri or f"sqlite:///{(folder / 'mlruns.db').resolve()}")
+    experiment = client.get_experiment_by_name("comparisons")
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment("comparisons")
+    tags = {key: str(value) for key, value in versions().items()}
+    parent = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+    log_methods(client, experiment_id, parent, rows, tags)
+    client.set_terminated(parent)
 
 
 def main() -> None:
@@ -78,14 +209,20 @@ def main() -> None:
     command = commands.add_parser("quality", help="PSNR, SSIM, NRMSE and time of several methods")
     command.add_argument("--task", choices=("mri", "ct"), required=True)
     command.add_argument("--dataset_dir", required=True)
-    command.add_argument("--checkpoint", help="default: the checkpoint shipped for the task")
+    command.add_argument("--checkpoint", help="of disinr; default: the checkpoint shipped for the task")
+    command.add_argument("--checkpoints", default="", help="of other methods: strainer=PATH,meta=PATH")
+    command.add_argument("--pretraining_dir", help="scans of other subjects to pre-train strainer and meta on")
+    command.add_argument("--max_epochs", type=int, help="of that pre-training")
     command.add_argument("--methods", default="disinr,ngp,tv")
     command.add_argument("--output", default="results.json")
-    command.add_argument("--output_dir", help="keep images and pictures here")
+    command.add_argument("--output_dir", help="keep images, pictures and pre-trained checkpoints here")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--quiet", action="store_true")
     arguments, rest = parser.parse_known_args()
-    quality(arguments, override_options(rest))
+    try:
+        quality(arguments, override_options(rest))
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def override_options(rest: list[str]) -> dict[str, Any]:

@@ -8,13 +8,15 @@ makes `split/pretraining` and `split/test` with links to the files.
 from __future__ import annotations
 
 import argparse
-import random
+import sys
 from pathlib import Path
 
-from disinr_monai.data import list_cases
+from disinr_monai.data import split_subjects
+from disinr_monai.errors import InputError
 
 
-def main() -> None:
+def main() -> int:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--output_dir", required=True)
@@ -23,33 +25,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="keep subjects whose name contains one of these")
     parser.add_argument("--test", nargs="*", default=[], help="subjects (or parts of names) that must be test subjects")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-
-    root = Path(arguments.dataset_dir)
-    files: dict[str, set[Path]] = {}
-    for case in list_cases(arguments.dataset_dir, arguments.modality, slices_per_subject=1):
-        if arguments.only and not any(part in case["subject"] for part in arguments.only):
-            continue
-        paths = case["path"] if isinstance(case["path"], list) else [case["path"]]
-        files.setdefault(case["subject"], set()).update(Path(p) for p in paths)
-
-    fixed = [s for s in files if any(part in s for part in arguments.test)]
-    others = sorted(s for s in files if s not in fixed)
-    random.Random(arguments.seed).shuffle(others)
-    parts = {"pretraining": others[: arguments.n_pretraining], "test": fixed + others[arguments.n_pretraining :]}
-    if arguments.test:
-        parts["test"] = fixed
+    arguments = vars(parser.parse_args())
+    try:
+        parts = split_subjects(**arguments)
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     for part, subjects in parts.items():
-        folder = Path(arguments.output_dir) / part
-        folder.mkdir(parents=True, exist_ok=True)
-        for subject in subjects:
-            for path in files[subject]:
-                link = folder / (path.relative_to(root) if root.is_dir() else path.name)
-                link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.exists():
-                    link.symlink_to(path.resolve())
-        print(f"{part}: {len(subjects)} subjects, {sum(len(files[s]) for s in subjects)} files in {folder}")
+        print(f"{part}: {len(subjects)} subjects in {Path(arguments['output_dir']) / part}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

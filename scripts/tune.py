@@ -35,28 +35,26 @@ SPACES: dict[str, dict[str, dict[str, tuple[str, float, float]]]] = {
 }
 
 
-def suggest(trial: optuna.Trial, space: dict[str, tuple[str, float, float]]) -> dict[str, Any]:
+def suggest(trial: optuna.Trial, space: dict[str, tuple]) -> dict[str, Any]:
     """One value for each key."""
     values: dict[str, Any] = {}
-    for key, (kind, low, high) in space.items():
-        if kind == "int_log":
-            values[key] = trial.suggest_int(key, int(low), int(high), log=True)
+    for key, (kind, *bounds) in space.items():
+        if kind == "choice":
+            values[key] = trial.suggest_categorical(key, bounds)
+        elif kind == "int_log":
+            values[key] = trial.suggest_int(key, *bounds, log=True)
         else:
-            values[key] = trial.suggest_float(key, low, high, log=True)
+            values[key] = trial.suggest_float(key, *bounds, log=True)
     return values
 
 
 def tune(task: str, method: str, options: dict[str, Any], n_trials: int, seed: int, folder: Path) -> dict[str, Any]:
     """The best values of one method and all trials."""
     space = SPACES[task].get(method) or _FITTED
-    classical = method not in OVERLAYS
 
     def objective(trial: optuna.Trial) -> float:
         given = {**options, **suggest(trial, space)}
-        if classical:
-            given |= {"inferer": f"@classical#{method}", "method": method}
-        overlays = ["ngp"] if classical else OVERLAYS[method]
-        rows = evaluate(task, overlays, method, {}, given, folder / method / str(trial.number))
+        rows = evaluate(task, method, {}, given, folder / method / str(trial.number))
         return summarise(rows)[method]["psnr"]
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from disinr_monai.data.points import voxel_centres
-from disinr_monai.networks import DisINR, HashGridEncoder, NaiveINR
+from disinr_monai.networks import DisINR, HashGridEncoder, MetaINR, NaiveINR, Strainer
 from disinr_monai.operators import MultiCoilFourier
 
 ENCODER = partial(HashGridEncoder, in_dim=2, out_dim=16, hidden_dim=16, n_levels=6, log2_hashmap_size=10)
@@ -21,6 +21,14 @@ def small_network(n_subjects: int = 1, seed: int = 0, out_channels: int = 2) -> 
 
 def small_naive(out_channels: int = 2) -> NaiveINR:
     return NaiveINR(ENCODER, out_channels)
+
+
+def small_strainer(n_subjects: int = 1, seed: int = 0, freeze_depth: int | str = 0) -> Strainer:
+    return Strainer(ENCODER, 2, hidden_dim=16, n_subjects=n_subjects, freeze_depth=freeze_depth, seed=seed)
+
+
+def small_meta(seed: int = 0) -> MetaINR:
+    return MetaINR(ENCODER, 2, seed=seed)
 
 
 def blob(height: int = 24, width: int = 20, shift: float = 0.0) -> torch.Tensor:

@@ -9,7 +9,7 @@ from disinr_monai.bundle import load_pair
 from disinr_monai.checkpoint import load_shared, release_state, save_shared
 from disinr_monai.errors import InputError
 from disinr_monai.networks import DisINR, HashGridEncoder
-from tests.problems import small_naive, small_network
+from tests.problems import small_meta, small_naive, small_network, small_strainer
 
 
 @pytest.fixture
@@ -99,9 +99,63 @@ def test_other_format(trained, tmp_path):
 
 
 def test_without_checkpoint(tmp_path):
-    with pytest.raises(InputError, match="none given and no pair is shipped for 'mri'"):
+    with pytest.raises(InputError, match="none given and none is shipped for DisINR on 'mri'"):
         load_pair(None, small_network(), "mri", str(tmp_path))
     assert load_pair(None, small_naive(), "mri", str(tmp_path)) == {}
+
+
+def test_no_head_of_a_subject_is_released(tmp_path):
+    network = small_strainer(n_subjects=3, seed=5)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3)
+    save_shared(tmp_path / "model.pt", network, "mri")
+    state = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
+    untrained = small_strainer(seed=5).subjects[0].state_dict()
+    heads = {k: v for k, v in state.items() if k.startswith("subjects.")}
+    assert heads.keys() == {f"subjects.0.{name}" for name in untrained}
+    assert all(torch.equal(heads[f"subjects.0.{name}"], tensor) for name, tensor in untrained.items())
+    other = small_strainer(seed=1)
+    load_shared(tmp_path / "model.pt", other, "mri")
+    assert torch.equal(other.shared["encoder"].mlp.weights[0], network.shared["encoder"].mlp.weights[0])
+
+
+def test_a_learned_start_comes_back_and_warns_of_few_persons(tmp_path, caplog):
+    network, other = small_meta(seed=5), small_meta(seed=1)
+    save_shared(tmp_path / "model.pt", network, "mri", n_persons=8)
+    assert not caplog.records
+    save_shared(tmp_path / "model.pt", network, "mri", n_persons=7)
+    assert "learned from 7 persons (fewer than 8) still resembles them" in caplog.text
+    load_shared(tmp_path / "model.pt", other, "mri")
+    for mine, its in zip(other.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-7)
+
+
+METHODS = {"DisINR": small_network, "Strainer": small_strainer, "MetaINR": small_meta}
+
+
+@pytest.mark.parametrize("loaded", METHODS)
+@pytest.mark.parametrize("saved", METHODS)
+def test_a_checkpoint_of_another_method_is_refused(saved, loaded, tmp_path):
+    save_shared(tmp_path / "model.pt", METHODS[saved](), "mri", n_persons=8)
+    if saved == loaded:
+        load_pair(str(tmp_path / "model.pt"), METHODS[loaded](), "mri")
+        return
+    with pytest.raises(InputError, match=f"network is {saved}, expected {loaded}; use the overlays of its training"):
+        load_pair(str(tmp_path / "model.pt"), METHODS[loaded](), "mri")
+
+
+def test_a_method_from_scratch_takes_no_checkpoint(trained, tmp_path):
+    save_shared(tmp_path / "model.pt", trained, "mri")
+    with pytest.raises(InputError, match=r"expected none, NaiveINR is fitted from scratch, found .*model\.pt"):
+        load_pair(str(tmp_path / "model.pt"), small_naive(), "mri")
+
+
+def test_the_pair_shipped_for_another_method_is_not_taken(trained, tmp_path):
+    (tmp_path / "models").mkdir()
+    save_shared(tmp_path / "models" / "mri.pt", trained, "mri")
+    with pytest.raises(InputError, match="none given and none is shipped for Strainer on 'mri'"):
+        load_pair(None, small_strainer(), "mri", str(tmp_path))
 
 
 def test_a_failed_save_leaves_the_old_file(trained, tmp_path, monkeypatch):

@@ -20,7 +20,9 @@ CONFIGS = ROOT / "configs"
 PHASES = ("train", "inference", "evaluate")
 MODALITIES = ("mri", "ct")
 BACKBONES = ("siren", "nerf")
-METHODS = ("ngp", "disinr_paper")
+SCRATCH = {"mri": ("ngp", "imjense"), "ct": ("ngp",)}
+PRETRAINED = ("strainer", "meta")
+METHODS = ("ngp", "imjense", "disinr_paper", *PRETRAINED)
 OTHER = ("prior", "quick", "multi_gpu_train", "metadata")
 RUN_ID = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
 TINY = {"image_size": 32, "slices_per_subject": 1, "n_views": 12, "acs": 12, "acceleration": 2, "n_detectors": 64}
@@ -163,10 +165,61 @@ def test_inference_uses_the_prior_where_there_is_one(with_prior, phantoms, tmp_p
     check_outputs(tmp_path, phantoms, modality, "inference", overlays[0] if overlays else "disinr")
 
 
+@pytest.mark.parametrize(("modality", "method"), [(m, method) for m in MODALITIES for method in SCRATCH[m]])
+def test_from_scratch_needs_no_checkpoint(phantoms, tmp_path, modality, method):
+    run("inference", [method], modality, phantoms, tmp_path)
+    check_outputs(tmp_path, phantoms, modality, "inference", method)
+
+
+def test_imjense_is_for_mri_only(phantoms, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        run("inference", ["imjense"], "ct", phantoms, tmp_path)
+    assert "modality: imjense is for 'mri' only, found 'ct'" in str(caught.value.__cause__)
+
+
+@pytest.fixture(scope="module")
+def peers_trained(phantoms, tmp_path_factory):
+    """One pre-training run for every peer that is pre-trained; SIREN with CT, the hash grid with MRI."""
+    folders = {}
+    for method in PRETRAINED:
+        for modality, backbone in (("mri", []), ("ct", ["siren"])):
+            out = tmp_path_factory.mktemp(f"{modality}-{method}")
+            run("train", [*backbone, method], modality, phantoms, out, max_epochs=1)
+            folders[method, modality] = out, [*backbone, method]
+    return folders
+
+
+@pytest.mark.parametrize("phase", ["inference", "evaluate"])
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_from_scratch_needs_no_checkpoint(phantoms, tmp_path, modality):
-    run("inference", ["ngp"], modality, phantoms, tmp_path)
-    check_outputs(tmp_path, phantoms, modality, "inference", "ngp")
+@pytest.mark.parametrize("method", PRETRAINED)
+def test_pretrained_peers_reconstruct(peers_trained, phantoms, tmp_path, method, modality, phase):
+    folder, overlays = peers_trained[method, modality]
+    run(phase, overlays, modality, phantoms, tmp_path, checkpoint=str(folder / "model.pt"))
+    check_outputs(tmp_path, phantoms, modality, phase, method)
+
+
+@pytest.mark.parametrize("depth", [2, "all"])
+def test_strainer_freezes_from_the_command_line(peers_trained, phantoms, tmp_path, depth):
+    folder, overlays = peers_trained["strainer", "mri"]
+    options = {"checkpoint": str(folder / "model.pt"), "freeze_depth": depth}
+    run("inference", overlays, "mri", phantoms, tmp_path, **options)
+    check_outputs(tmp_path, phantoms, "mri", "inference", "strainer")
+
+
+@pytest.mark.parametrize("algorithm", ["fomaml", "maml"])
+def test_meta_learns_by_other_algorithms(phantoms, tmp_path, algorithm):
+    options = {"algorithm": algorithm, "n_inner": 1, "outer_lr": 1e-3}
+    run("train", ["meta"], "mri", phantoms, tmp_path, max_epochs=1, **options)
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert json.loads(content["architecture"])["network"] == "MetaINR"
+
+
+def test_pretrained_peers_need_their_own_checkpoint(trained, phantoms, tmp_path):
+    for checkpoint, message in ((None, "none is shipped for Strainer"), ("model.pt", "network is DisINR, expected")):
+        path = checkpoint and str(trained["mri", None] / checkpoint)
+        with pytest.raises(RuntimeError) as caught:
+            run("inference", ["strainer"], "mri", phantoms, tmp_path, checkpoint=path)
+        assert message in str(caught.value.__cause__)
 
 
 def check_outputs(out: Path, phantoms: Path, modality: str, phase: str, method: str) -> None:

@@ -7,7 +7,7 @@ from ignite.engine import Engine, Events
 
 from disinr_monai.checkpoint import save_shared
 from disinr_monai.distributed import rank
-from disinr_monai.networks import DisINR
+from disinr_monai.networks import Field
 from disinr_monai.versions import versions
 
 
@@ -26,7 +26,7 @@ class SaveShared:
     def __init__(
         self,
         output_dir: str,
-        network: DisINR,
+        network: Field,
         modality: str,
         info: dict[str, Any] | None = None,
         start: str = "untrained",

@@ -2,8 +2,9 @@
 
 from disinr_monai.methods.cg_sense import ConjugateGradient
 from disinr_monai.methods.direct import DirectInverse
+from disinr_monai.methods.imjense import JointAdaptation
 from disinr_monai.methods.l1_wavelet import L1Wavelet
 from disinr_monai.methods.sirt import SIRT
 from disinr_monai.methods.total_variation import TotalVariation
 
-__all__ = ["SIRT", "ConjugateGradient", "DirectInverse", "L1Wavelet", "TotalVariation"]
+__all__ = ["SIRT", "ConjugateGradient", "DirectInverse", "JointAdaptation", "L1Wavelet", "TotalVariation"]

@@ -1,9 +1,24 @@
 """Networks from coordinates to image values; nothing here knows of physics."""
 
-from disinr_monai.networks.disinr import DisINR, NaiveINR
+from disinr_monai.networks.disinr import DisINR
 from disinr_monai.networks.encoders import FrequencyEncoder, HashGridEncoder, SirenEncoder
+from disinr_monai.networks.field import Field
 from disinr_monai.networks.hash_grid import HashGrid
 from disinr_monai.networks.mlp import MLP
+from disinr_monai.networks.naive import MetaINR, NaiveINR
 from disinr_monai.networks.refiner import Refiner
+from disinr_monai.networks.strainer import Strainer
 
-__all__ = ["MLP", "DisINR", "FrequencyEncoder", "HashGrid", "HashGridEncoder", "NaiveINR", "Refiner", "SirenEncoder"]
+__all__ = [
+    "MLP",
+    "DisINR",
+    "Field",
+    "FrequencyEncoder",
+    "HashGrid",
+    "HashGridEncoder",
+    "MetaINR",
+    "NaiveINR",
+    "Refiner",
+    "SirenEncoder",
+    "Strainer",
+]

@@ -95,7 +95,7 @@ class MultiCoilFourier(LinearOperator):
         The middle holds nearly all of the energy: without it nothing can be fitted, and its samples are no test.
         """
         height, width = self.range_shape[1:]
-        mask = torch.fft.fftshift(self.mask).cpu() > 0
+        mask = self.sampled.cpu() > 0
         held = (torch.rand(height, width, generator=generator) < fraction) & mask
         rows, columns = max(height // 40, 1), max(width // 40, 1)
         held[height // 2 - rows : height // 2 + rows, width // 2 - columns : width // 2 + columns] = False
@@ -112,7 +112,7 @@ class MultiCoilFourier(LinearOperator):
 
     def split(self, index: int, generator: torch.Generator) -> Tensor:
         """Hold out phase-encoding lines beside the fully sampled centre: a random 15 to 45 %, or every second one."""
-        mask = torch.fft.fftshift(self.mask).cpu() > 0
+        mask = self.sampled.cpu() > 0
         outer = self._outer_lines(mask)
         if torch.rand((), generator=generator) < 0.4:
             held = outer[int(torch.randint(2, (), generator=generator)) :: 2]
@@ -126,7 +126,7 @@ class MultiCoilFourier(LinearOperator):
 
     def withhold(self, fraction: float, generator: torch.Generator) -> Tensor:
         """Withhold phase-encoding lines beside the fully sampled centre; scattered samples of a 2-D pattern."""
-        mask = torch.fft.fftshift(self.mask).cpu() > 0
+        mask = self.sampled.cpu() > 0
         outer = self._outer_lines(mask)
         if len(outer) < 2:  # a two-dimensional pattern has gaps in every line: scattered samples are its own kind
             return self.hold_out(fraction, generator)
@@ -156,7 +156,7 @@ class MultiCoilFourier(LinearOperator):
     def noise_variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
         """From the outermost twelfth of the readout, where there is hardly any signal (median of the power)."""
         edge = max(self.range_shape[1] // 12, 1)
-        kept = torch.fft.fftshift(self.mask) > 0
+        kept = self.sampled > 0
         kept[edge:-edge] = False
         power = measurement[:, kept].abs().square()
         return power.median() / math.log(2) if power.numel() else torch.zeros((), device=measurement.device)
@@ -165,16 +165,31 @@ class MultiCoilFourier(LinearOperator):
         """A quarter of the acceleration."""
         return self.mask.numel() / max(float(self.mask.sum()), 1.0) / 4
 
-    def phase_reference(self, measurement: Tensor) -> Tensor:
-        """From the fully sampled centre, tapered; complex ``(H, W)``."""
+    def with_maps(self, coil_sensitivity_maps: Tensor) -> MultiCoilFourier:
+        """The same sampling with other coil maps ``(n_coils, H, W)``; gradients reach them."""
+        other = copy.copy(self)  # shares the mask
+        other._buffers = {**self._buffers, "maps": torch.fft.ifftshift(coil_sensitivity_maps, dim=(-2, -1))}
+        return other
+
+    @property
+    def sampled(self) -> Tensor:
+        """Which samples are measured, real ``(H, W)``, 1 or 0, zero frequency in the middle."""
+        return torch.fft.fftshift(self.mask)
+
+    def calibration(self, measurement: Tensor) -> Tensor:
+        """The fully sampled centre of k-space, tapered to low resolution; all other samples 0."""
         height, width = self.range_shape[1:]
-        first, last = self._centre_lines((torch.fft.fftshift(self.mask) > 0).any(0))
+        first, last = self._centre_lines((self.sampled > 0).any(0))
         window = measurement.real.new_zeros(height, width)
         n = max(last - first, 1)
         rows = min(n, height)
         taper = torch.hann_window(rows + 2, periodic=False)[1:-1, None] * torch.hann_window(n + 2, periodic=False)[1:-1]
         top = height // 2 - rows // 2
         window[top : top + rows, first : first + n] = taper.to(window)
-        real, imaginary = self.adjoint(measurement * window)
+        return measurement * window
+
+    def phase_reference(self, measurement: Tensor) -> Tensor:
+        """From the fully sampled centre, tapered; complex ``(H, W)``."""
+        real, imaginary = self.adjoint(self.calibration(measurement))
         low = torch.complex(real, imaginary)
         return low / low.abs().clamp(min=1e-12)

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from disinr_monai.networks import DisINR, HashGridEncoder, NaiveINR
+from disinr_monai.networks import DisINR, HashGridEncoder, MetaINR, NaiveINR
 
 SMALL = partial(HashGridEncoder, in_dim=2, out_dim=16, hidden_dim=16, n_levels=4, log2_hashmap_size=8)
 
@@ -13,6 +13,10 @@ SMALL = partial(HashGridEncoder, in_dim=2, out_dim=16, hidden_dim=16, n_levels=4
 def grid(height: int = 5, width: int = 7) -> torch.Tensor:
     axes = [(torch.arange(n) + 0.5) / n * 2 - 1 for n in (height, width)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).unsqueeze(0)
+
+
+def ids(parameters) -> set[int]:
+    return {id(parameter) for parameter in parameters}
 
 
 def large_tables(network):
@@ -76,6 +80,14 @@ def test_naive_network_shares_nothing():
     assert len(network.shared) == 0
     assert network(grid()).shape == (1, 2, 5, 7)
     assert NaiveINR(SMALL, out_channels=2, hidden_dim=8)(grid()).shape == (1, 2, 5, 7)
+
+
+def test_what_is_fitted_at_test():
+    """The subject encoder alone for the pair; everything from scratch."""
+    network = DisINR(SMALL, out_channels=1)
+    assert ids(network.fitted_at_test()) == ids(network.subjects[0].parameters())
+    for network in (NaiveINR(SMALL, out_channels=1), MetaINR(SMALL, out_channels=1)):
+        assert ids(network.fitted_at_test()) == ids(network.parameters())
 
 
 def test_wrong_input_is_named():

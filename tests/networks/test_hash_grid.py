@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from disinr_monai.networks import MLP, HashGrid, HashGridEncoder, tcnn_backend
+from disinr_monai.networks import MLP, HashGrid, HashGridEncoder, Strainer, tcnn_backend
 
 PRIMES = (1, 2654435761, 805459861, 3674653429)
 
@@ -104,6 +105,10 @@ def encoder_size(encoder: HashGridEncoder) -> int:
     return encoder.grid.table.numel() + padded(encoder.mlp)
 
 
+def strainer_size(network: Strainer) -> int:
+    return encoder_size(network.shared["encoder"]) + sum(padded(head) for head in network.subjects)
+
+
 class TestPublishedParameterCounts:
     """arXiv 2605.04234, tables 1 and 5, in millions to two decimals; the exact numbers follow from the layout."""
 
@@ -124,11 +129,11 @@ class TestPublishedParameterCounts:
         assert HashGrid(3, n_levels=16).table.numel() + padded(head) == 23_403_072  # 23.40 M
 
     def test_strainer_2d(self):
-        assert encoder_size(HashGridEncoder(2)) + padded(MLP(128, 2, 128, 2)) == 4_971_200  # 4.97 M
+        assert strainer_size(Strainer(HashGridEncoder, out_channels=2)) == 4_971_200  # 4.97 M
 
-    def test_strainer_3d_with_six_decoders(self):
-        encoder = HashGridEncoder(3, n_levels=16)
-        assert encoder_size(encoder) + 6 * padded(MLP(128, 1, 128, 2)) == 23_626_304  # 23.63 M
+    def test_strainer_3d_with_six_heads(self):
+        network = Strainer(partial(HashGridEncoder, 3, n_levels=16), out_channels=1, n_subjects=6)
+        assert strainer_size(network) == 23_626_304  # 23.63 M
 
 
 @pytest.mark.cuda

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from disinr_monai.networks.mlp import MLP
+from disinr_monai.networks.refiner import Refiner
+
+
+class Field(nn.Module, ABC):
+    """A network from points to image values, in two parts that never mix.
+
+    ``shared`` (a ``ModuleDict``) is pre-trained on all subjects and released; ``subjects`` (a ``ModuleList``) holds
+    what belongs to one person each and never leaves. Either may be empty. A subclass fills both and says in three
+    methods what it computes and what is fitted to a new scan.
+
+    Args:
+        in_dim: number of coordinates.
+        out_channels: 1 for a real image, 2 for a complex one.
+        seed: start of the weights.
+    """
+
+    def __init__(self, in_dim: int, out_channels: int, seed: int) -> None:
+        super().__init__()
+        self.in_dim, self.out_channels, self.seed = in_dim, out_channels, seed
+        self.shared, self.subjects = nn.ModuleDict(), nn.ModuleList()
+
+    @abstractmethod
+    def render(self, flat: Tensor, prepared: Tensor | None = None, subject: int = 0) -> Tensor:
+        """Image values ``(n, C)`` at points ``(n, D)``, from the result of :meth:`prepare` if it is at hand."""
+
+    def prepare(self, flat: Tensor) -> Tensor | None:
+        """What is the same for all subjects at these points, None if nothing is; constant while it is frozen."""
+        return None
+
+    def fitted_at_test(self) -> Iterator[nn.Parameter]:
+        """The parameters that are fitted to a new scan; by default the subject's part alone."""
+        return self.subjects[0].parameters()
+
+    def forward(self, points: Tensor, subject: int | Tensor = 0) -> Tensor:
+        """Images ``(B, C, *S)`` on a grid of points ``(B, D, *S)`` (the same grid for the whole batch).
+
+        Args:
+            points: coordinates in [-1, 1].
+            subject: index of the subject, one for all or one per batch item.
+        """
+        flat = self._flatten(points)
+        indices = torch.as_tensor(subject).flatten().tolist()
+        if len(indices) == 1:
+            indices = indices * points.shape[0]
+        prepared = self.prepare(flat)
+        images = {i: self.render(flat, prepared, i) for i in set(indices)}
+        shape = (self.out_channels, *points.shape[2:])
+        return torch.stack([images[i].t().reshape(shape) for i in indices])
+
+    def fresh_subject(self) -> nn.Module:
+        """A copy of the first subject's part."""
+        return copy.deepcopy(self.subjects[0]).requires_grad_(True)
+
+    def set_amp(self, amp: bool) -> None:
+        """Run hidden layers (MLPs, the prior's) in bfloat16 (True) or everything in float32 (False)."""
+        for module in self.modules():
+            if isinstance(module, (MLP, Refiner)):
+                module.amp = amp
+
+    def architecture(self) -> dict[str, Any]:
+        """Names and shapes of the shared part and of one subject's, to recognise a checkpoint by."""
+        return {
+            "network": type(self).__name__,
+            "shared": {k: list(v.shape) for k, v in self.shared.state_dict().items()},
+            "subject": {k: list(v.shape) for s in self.subjects[:1] for k, v in s.state_dict().items()},
+        }
+
+    def _flatten(self, points: Tensor) -> Tensor:
+        """``(B, D, *S)`` of one and the same grid to ``(n, D)``."""
+        if points.ndim < 3 or points.shape[1] != self.in_dim:
+            raise ValueError(
+                f"{type(self).__name__}: points must have shape (B, {self.in_dim}, *S), found {tuple(points.shape)}"
+            )
+        first = torch.as_tensor(points[0])
+        return first.flatten(1).t().contiguous()

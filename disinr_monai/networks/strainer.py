@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
+
+from disinr_monai.errors import InputError
+from disinr_monai.networks.field import Field
+from disinr_monai.networks.mlp import MLP
+
+
+class Strainer(Field):
+    r"""STRAINER: a shared encoder and one decoder head per subject (Vyas et al., NeurIPS 2024).
+
+    .. math:: x_i(p) = \psi_i\big(\phi(p)\big)
+
+    Pre-training learns the encoder :math:`\phi` (``shared``) together with a head :math:`\psi_i` for every subject. A
+    new scan starts from that encoder and a fresh head; as published, both are then fitted.
+
+    Args:
+        encoder: makes one encoder, called as ``encoder(seed=...)``.
+        out_channels: 1 for a real image, 2 for a complex one.
+        hidden_dim: width of the heads.
+        n_layers: their hidden layers.
+        n_subjects: number of heads.
+        freeze_depth: so many of the encoder's layers keep their pre-trained weights at test; the hash grid, if there is
+            one, counts as the first. 0 fits them all (as published), ``"all"`` none.
+        seed: the encoder starts from ``seed``, head ``i`` from ``seed + 1 + i``.
+
+    Raises:
+        ValueError: ``n_subjects`` below 1.
+        InputError: ``freeze_depth`` is neither ``"all"`` nor a number of layers.
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[..., nn.Module],
+        out_channels: int,
+        hidden_dim: int = 128,
+        n_layers: int = 2,
+        n_subjects: int = 1,
+        freeze_depth: int | str = 0,
+        seed: int = 0,
+    ) -> None:
+        if n_subjects < 1:
+            raise ValueError(f"Strainer: n_subjects must be at least 1, found {n_subjects}")
+        shared_encoder = encoder(seed=seed)
+        super().__init__(shared_encoder.in_dim, out_channels, seed)
+        self.shared["encoder"] = shared_encoder
+        self.subjects.extend(
+            MLP(shared_encoder.out_dim, out_channels, hidden_dim, n_layers, seed=seed + 1 + i)
+            for i in range(n_subjects)
+        )
+        depth = len(self._layers())
+        allowed = {**{str(k): k for k in range(depth + 1)}, "all": depth}
+        if str(freeze_depth) not in allowed:
+            raise InputError(f"freeze_depth: expected 0 to {depth} layers or all, found {freeze_depth!r}")
+        self.freeze_depth = allowed[str(freeze_depth)]
+
+    def prepare(self, flat: Tensor) -> Tensor:
+        """The encoder's features ``(n, F)``."""
+        return self.shared["encoder"](flat)
+
+    def render(self, flat: Tensor, prepared: Tensor | None = None, subject: int = 0) -> Tensor:
+        """Image values ``(n, C)`` at points ``(n, D)``."""
+        return self.subjects[subject](self.prepare(flat) if prepared is None else prepared)
+
+    def fitted_at_test(self) -> Iterator[nn.Parameter]:
+        """The encoder's layers from ``freeze_depth`` on, and the head."""
+        for layer in self._layers()[self.freeze_depth :]:
+            yield from layer
+        yield from self.subjects[0].parameters()
+
+    def _layers(self) -> list[list[nn.Parameter]]:
+        """The encoder's parameters in the order in which they were made, weight and bias of a layer together."""
+        layers: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.shared["encoder"].named_parameters():
+            owner, _, leaf = name.rpartition(".")
+            layers.setdefault(owner if leaf in ("weight", "bias") else name, []).append(parameter)
+        return list(layers.values())
