@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,16 @@ MRI_ONLY = ("imjense",)
 PRETRAINING_STEPS = 1000  # gradients of the default pre-training, a few minutes on a CPU
 
 
-def config_files(phase: str, task: str, method: str) -> list[str]:
+def config_files(phase: str, task: str, method: str, backbone: Sequence[str] = ()) -> list[str]:
     """The files of one run, in their order."""
     # A classical method needs no network: the one of ngp has no checkpoint and is never fitted.
-    return [str(ROOT / "configs" / f"{part}.json") for part in (phase, task, *OVERLAYS.get(method, ["ngp"]))]
+    parts = (phase, task, *backbone, *OVERLAYS.get(method, ["ngp"]))
+    return [str(ROOT / "configs" / f"{part}.json") for part in parts]
 
 
-def run(phase: str, task: str, method: str, options: dict[str, Any], out: Path) -> None:
+def run(phase: str, task: str, method: str, options: dict[str, Any], out: Path, backbone: Sequence[str] = ()) -> None:
     """Run one bundle workflow with those of the options that it knows."""
-    files = config_files(phase, task, method)
+    files = config_files(phase, task, method, backbone)
     known = known_keys(files)
     settings = {"bundle_root": str(ROOT), "output_dir": str(out), "run_name": f"{task}-{method}"}
     settings["tracking_uri"] = f"sqlite:///{(out.parent / 'mlruns.db').resolve()}"
@@ -67,24 +69,28 @@ def run(phase: str, task: str, method: str, options: dict[str, Any], out: Path) 
     workflow.finalize()
 
 
-def evaluate(task: str, method: str, peers: Any, options: dict[str, Any], out: Path) -> list[dict[str, Any]]:
+def evaluate(
+    task: str, method: str, peers: Any, options: dict[str, Any], out: Path, backbone: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Run one `evaluate` workflow and read its rows."""
     if method in ("siren", "nerf"):
         options = {**options, "method": method}
     if method not in OVERLAYS:
         options = {**options, "method": method, "inferer": f"@classical#{method}"}
-    run("evaluate", task, method, {**options, "peers": peers}, out)
+    run("evaluate", task, method, {**options, "peers": peers}, out, backbone)
     return read_metrics(out / "metrics.csv")
 
 
-def pretrain(task: str, method: str, max_epochs: int | None, options: dict[str, Any], out: Path) -> str:
+def pretrain(
+    task: str, method: str, max_epochs: int | None, options: dict[str, Any], out: Path, backbone: Sequence[str] = ()
+) -> str:
     """Pre-train one method and return its checkpoint."""
     if max_epochs is None:
         n_cases = len(list_cases(options["dataset_dir"], task, options.get("slices_per_subject", 4)))
-        n_inner = json.loads((ROOT / "configs" / f"{method}.json").read_text()).get("n_inner", 1)
+        n_inner = json.loads((ROOT / "configs" / f"{OVERLAYS[method][0]}.json").read_text()).get("n_inner", 1)
         max_epochs = math.ceil(PRETRAINING_STEPS / (n_cases * options.get("n_inner", n_inner)))
     print(f"pre-training {method} on {options['dataset_dir']}: {max_epochs} epochs (--max_epochs)", flush=True)
-    run("train", task, method, {**options, "max_epochs": max_epochs}, out)
+    run("train", task, method, {**options, "max_epochs": max_epochs}, out, backbone)
     return str(out / "model.pt")
 
 
@@ -157,7 +163,7 @@ def check_methods(task: str, methods: list[str], options: dict[str, Any]) -> dic
 
 
 def networks_of(methods: list[str]) -> list[str]:
-    """Methods with a run of their own: the networks, with classical ones as peers of the first; or one classical one."""
+    """Methods with a run of their own: networks, with classical ones as peers of the first; or one classical one."""
     return [m for m in methods if m in OVERLAYS] or methods[:1]
 
 
