@@ -37,39 +37,3 @@ def equispaced_mask(
     start = (width - acs + 1) // 2
     mask[start : start + acs] = True
     return mask
-
-
-def acs_size(mask: NDArray) -> tuple[int, ...]:
-    """Size of the fully sampled region in the middle of a sampling mask, one number per axis of ``mask``.
-
-    The region is the block ``[n // 2 - size // 2, n // 2 - size // 2 + size)`` along every axis, which is what
-    calibration software cuts out. In 2-D it is the block with the longest shorter side (then the largest area), because
-    the shorter side limits the calibration. All zeros if the centre itself is not sampled.
-
-    Args:
-        mask: real or boolean, ``(W,)`` or ``(H, W)``; non-zero is sampled.
-
-    Raises:
-        ValueError: ``mask`` has another rank.
-    """
-    sampled = np.asarray(mask) != 0
-    if sampled.ndim == 1:
-        return (_centred_run(sampled),)
-    if sampled.ndim != 2:
-        raise ValueError(f"acs_size: mask must have shape (W,) or (H, W), found {sampled.shape}")
-    height, centre = sampled.shape[0], sampled.shape[0] // 2
-    best = (0, 0)
-    for rows in range(1, height + 1):
-        start = centre - rows // 2
-        columns = _centred_run(sampled[start : start + rows].all(axis=0))
-        if columns == 0:
-            break
-        best = max(best, (rows, columns), key=lambda block: (min(block), block[0] * block[1]))
-    return best
-
-
-def _centred_run(line: NDArray[np.bool_]) -> int:
-    centre, size = len(line) // 2, 0
-    while size < len(line) and line[centre - (size + 1) // 2] and line[centre - (size + 1) // 2 + size]:
-        size += 1
-    return size

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from disinr_monai.data.masks import acs_size, equispaced_mask
+from disinr_monai.data.masks import equispaced_mask
 from disinr_monai.errors import InputError
+from disinr_monai.operators.calibration import acs_size
 
 
 def test_every_sixth_line_and_the_centre():
