@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from disinr_monai.data.acquire import AcquireMRI
+from disinr_monai.data import AcquireMRI
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.phantoms import brain_phantom, write_phantoms
 from disinr_monai.data.simulate_mri import simulate_kspace
