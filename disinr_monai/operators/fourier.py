@@ -127,6 +127,8 @@ class MultiCoilFourier(LinearOperator):
             share = 0.15 + 0.3 * float(torch.rand((), generator=generator))
             return (keep & ~self._scattered(share, generator)).expand(self.range_shape)
         outer = self._outer_lines(keep)
+        if len(outer) < 2:  # a full scan
+            return keep & ~self.hold_out(0.3, generator)
         if torch.rand((), generator=generator) < 0.4:
             held = outer[int(torch.randint(2, (), generator=generator)) :: 2]
         else:
