@@ -116,7 +116,9 @@ class AcquireMRI(Transform):
 
     def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
         if self.maps == "file":
-            raise InputError(f"{case_label(case)}: expected `sensitivity_maps` in the file (maps = file), found an image")
+            raise InputError(
+                f"{case_label(case)}: expected `sensitivity_maps` in the file (maps = file), found an image"
+            )
         source = read_image(case, "mri")
         image, affine = resample_slice(np.maximum(source.image, 0), source.affine, self.image_size)
         if not image.any():

@@ -68,9 +68,9 @@ def random_mask(width: int, acceleration: float, acs: int, seed: int = 0) -> NDA
 
 
 def poisson_mask(shape: tuple[int, int], acceleration: float, acs: int, seed: int = 0) -> NDArray[np.bool_]:
-    """Variable-density Poisson-disc pattern of single samples with a fully sampled centre, by SigPy, boolean ``(H, W)``.
+    """Variable-density Poisson-disc pattern of single samples with a fully sampled centre, boolean ``(H, W)``.
 
-    (Lustig and Pauly, Magn. Reson. Med. 64:457, 2010.) Corners of k-space are left out.
+    By SigPy (Lustig and Pauly, Magn. Reson. Med. 64:457, 2010). Corners of k-space are left out.
 
     Args:
         shape: ``(H, W)``.

@@ -32,8 +32,8 @@ def read_kspace(path: str | Path, slice_index: int | None = None) -> dict[str, A
     Returns:
         ``kspace`` complex64 ``(coil, H, W)`` or ``(coil, readouts, samples)``; ``mask`` bool ``(H, W)``, what was (or,
         for a full scan with a mask in the file, is to be taken as) measured, or None and ``trajectory``
-        ``(readouts, samples, 2)``; ``shape`` (H, W) of the image; ``is_full``, whether ``kspace`` holds a fully sampled Cartesian
-        scan; ``has_mask``, whether the mask came from the file; ``maps`` complex64 ``(coil, H, W)`` or None;
+        ``(readouts, samples, 2)``; ``shape`` (H, W) of the image; ``is_full``, whether ``kspace`` holds a fully sampled
+        Cartesian scan; ``has_mask``, whether the mask came from the file; ``maps`` complex64 ``(coil, H, W)`` or None;
         ``reference_rss`` float32 or None; ``affine`` 4x4 RAS mm; ``info`` JSON-ready.
 
     Raises:

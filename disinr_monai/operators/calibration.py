@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from disinr_monai.operators.nufft import gridding_matrix
 
-# Grid cells per cell of k-space, and variance there of a Gaussian which, convolved with itself, has a standard deviation
-# of 0.4 cells.
+# Grid cells per cell of k-space, and variance there of a Gaussian which, convolved with itself, has a standard
+# deviation of 0.4 cells.
 _FINER = 3
 _VARIANCE = (0.4 * _FINER) ** 2 / 2
 

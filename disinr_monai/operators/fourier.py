@@ -118,7 +118,7 @@ class MultiCoilFourier(LinearOperator):
         return part, lambda values: values * kept
 
     def split(self, index: int, generator: torch.Generator) -> Tensor:
-        """Hold out a random 15 to 45 % of what was measured beside the fully sampled centre, or every second line of it.
+        """Hold out a random 15 to 45 % of what was measured beside the fully sampled centre, or every second line.
 
         Phase-encoding lines where the pattern consists of lines, else single samples.
         """

@@ -101,7 +101,8 @@ class NonCartesianFourier(LinearOperator):
 
     def _adjoint(self, measurement: Tensor) -> Tensor:
         samples = measurement * (self.root_density * self._orthonormal)
-        coils = self.nufft.adjoint(samples.flatten(-2).flatten(0, -2)).reshape(*samples.shape[:-2], *self.maps.shape[1:])
+        coils = self.nufft.adjoint(samples.flatten(-2).flatten(0, -2))
+        coils = coils.reshape(*samples.shape[:-2], *self.maps.shape[1:])
         image = coils.mul_(self.maps.conj()).sum(-3)
         return torch.stack((image.real, image.imag), dim=-3)
 

@@ -22,9 +22,10 @@ class NUFFT(nn.Module):
     .. math:: y_j = \sum_{r} x_r \, e^{-2 π i \, (k_{j1} (r_1 - \lfloor H/2 \rfloor) / H
         + k_{j0} (r_0 - \lfloor W/2 \rfloor) / W)}
 
-    The image is divided by the transform of a Kaiser-Bessel kernel, zero-padded, transformed by the FFT and interpolated
-    with the kernel (Fessler and Sutton, IEEE Trans. Signal Process. 51:560, 2003; shape of the kernel: Beatty et al.,
-    IEEE Trans. Med. Imaging 24:799, 2005). :meth:`adjoint` is its exact adjoint. Neither keeps what autograd needs.
+    The image is divided by the transform of a Kaiser-Bessel kernel, zero-padded, transformed by the FFT and
+    interpolated with the kernel (Fessler and Sutton, IEEE Trans. Signal Process. 51:560, 2003; shape of the kernel:
+    Beatty et al., IEEE Trans. Med. Imaging 24:799, 2005). :meth:`adjoint` is its exact adjoint. Neither keeps what
+    autograd needs.
 
     Args:
         trajectory: positions in cycles per field of view, ``(n, 2)``, along rows and columns of the image.

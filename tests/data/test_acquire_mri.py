@@ -166,7 +166,8 @@ def test_what_cannot_be_acquired(full_scan, write_hdf5, phantom_case):
         AcquireMRI(maps="file")(listed)
     with pytest.raises(InputError, match=r"phantom.*expected `sensitivity_maps`"):
         AcquireMRI(maps="file")(phantom_case)
-    for key, value in {"maps": "x", "acceleration": 0, "n_coils": 0, "noise_std": -1, "image_size": "a", "pattern": "star"}.items():
+    wrong = {"maps": "x", "acceleration": 0, "n_coils": 0, "noise_std": -1, "image_size": "a", "pattern": "star"}
+    for key, value in wrong.items():
         with pytest.raises(InputError, match=f"^{key}: expected"):
             AcquireMRI(**{key: value})
 

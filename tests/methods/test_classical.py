@@ -7,6 +7,7 @@ import pytest
 import torch
 from monai.inferers import Inferer
 
+from disinr_monai.data.trajectories import radial_trajectory
 from disinr_monai.errors import InputError
 from disinr_monai.methods.cg_sense import ConjugateGradient
 from disinr_monai.methods.direct import DirectInverse
@@ -14,7 +15,6 @@ from disinr_monai.methods.l1_wavelet import L1Wavelet
 from disinr_monai.methods.sirt import SIRT
 from disinr_monai.methods.total_variation import TotalVariation
 from disinr_monai.methods.tv_prox import TotalVariationProx, add_gradient_adjoint, gradient, total_variation
-from disinr_monai.data.trajectories import radial_trajectory
 from disinr_monai.operators import FanBeam, Identity, MultiCoilFourier, NonCartesianFourier
 from disinr_monai.operators.calibration import density_compensation
 
