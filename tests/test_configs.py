@@ -165,6 +165,21 @@ def test_inference_uses_the_prior_where_there_is_one(with_prior, phantoms, tmp_p
     check_outputs(tmp_path, phantoms, modality, "inference", overlays[0] if overlays else "disinr")
 
 
+@pytest.mark.parametrize("pattern", ["random", "poisson", "radial"])
+def test_sampling_patterns_run_with_every_method(with_prior, phantoms, tmp_path, pattern):
+    checkpoint = str(with_prior["mri"] / "model.pt")
+    run("evaluate", [], "mri", phantoms, tmp_path, checkpoint=checkpoint, pattern=pattern)
+    check_outputs(tmp_path, phantoms, "mri", "evaluate", "disinr")
+
+
+def test_adaptation_and_prior_training_along_spokes(phantoms, tmp_path):
+    run("inference", ["ngp"], "mri", phantoms, tmp_path / "ngp", pattern="radial", early_stop=True)
+    check_outputs(tmp_path / "ngp", phantoms, "mri", "inference", "ngp")
+    options = {"n_splits": 1, "max_epochs": 1, "variations": {"pattern": ["radial", "poisson"]}}
+    run("train", ["prior"], "mri", phantoms, tmp_path / "prior", **options)
+    assert (tmp_path / "prior" / "model.pt").is_file()
+
+
 @pytest.mark.parametrize(("modality", "method"), [(m, method) for m in MODALITIES for method in SCRATCH[m]])
 def test_from_scratch_needs_no_checkpoint(phantoms, tmp_path, modality, method):
     run("inference", [method], modality, phantoms, tmp_path)

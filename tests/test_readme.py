@@ -17,7 +17,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from disinr_monai.data import AcquireCT, list_cases
+from disinr_monai.data import AcquireCT, AcquireMRI, list_cases
 from disinr_monai.data.phantoms import write_phantoms
 from disinr_monai.networks import DisINR
 from tests.conftest import ROOT
@@ -136,6 +136,15 @@ def test_sinogram_example(tmp_path, monkeypatch):
     # Pixels of 2 mm, centre at 39.5: the insert is 25 mm to the right and 10 mm up.
     water, insert, air = image[38:42, 28:32].mean(), image[33:37, 51:54].mean(), image[2:6, 2:6].mean()
     np.testing.assert_allclose([1200 * float(v) - 1000 for v in (water, insert, air)], [0, 200, -1000], atol=60)
+
+
+def test_radial_example(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(block("bring-your-own-data.md", "radial.py"), {"__name__": "example"})
+    (case,) = list_cases(tmp_path / "radial.h5", "mri")
+    measured = AcquireMRI()(case)
+    image = torch.linalg.vector_norm(measured["operator"].direct_inverse(measured["measurement"]), dim=0)
+    assert divmod(int(image.argmax()), 128) == (64, 64)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """From files to cases (``docs/conventions.md``)."""
 
-from disinr_monai.data.acquire import AcquireCT, AcquireMRI
+from disinr_monai.data.acquire_ct import AcquireCT
+from disinr_monai.data.acquire_mri import AcquireMRI
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.epoch_sampler import EpochSampler
 from disinr_monai.data.guard import Guard

@@ -39,37 +39,59 @@ def equispaced_mask(
     return mask
 
 
-def acs_size(mask: NDArray) -> tuple[int, ...]:
-    """Size of the fully sampled region in the middle of a sampling mask, one number per axis of ``mask``.
-
-    The region is the block ``[n // 2 - size // 2, n // 2 - size // 2 + size)`` along every axis, which is what
-    calibration software cuts out. In 2-D it is the block with the longest shorter side (then the largest area), because
-    the shorter side limits the calibration. All zeros if the centre itself is not sampled.
+def random_mask(width: int, acceleration: float, acs: int, seed: int = 0) -> NDArray[np.bool_]:
+    """A fully sampled centre and random other phase-encoding lines, ``width / acceleration`` in all (as in fastMRI).
 
     Args:
-        mask: real or boolean, ``(W,)`` or ``(H, W)``; non-zero is sampled.
+        width: number of phase-encoding lines.
+        acceleration: all lines over sampled lines, the centre included.
+        acs: number of autocalibration lines in the centre.
+        seed: of the random lines.
 
     Raises:
-        ValueError: ``mask`` has another rank.
+        InputError: ``acceleration`` below 1, ``acs`` out of range, or no line left beside the centre.
     """
-    sampled = np.asarray(mask) != 0
-    if sampled.ndim == 1:
-        return (_centred_run(sampled),)
-    if sampled.ndim != 2:
-        raise ValueError(f"acs_size: mask must have shape (W,) or (H, W), found {sampled.shape}")
-    height, centre = sampled.shape[0], sampled.shape[0] // 2
-    best = (0, 0)
-    for rows in range(1, height + 1):
-        start = centre - rows // 2
-        columns = _centred_run(sampled[start : start + rows].all(axis=0))
-        if columns == 0:
-            break
-        best = max(best, (rows, columns), key=lambda block: (min(block), block[0] * block[1]))
-    return best
+    if not 0 <= acs <= width:
+        raise InputError(f"acs: expected 0 to {width} lines (the image width), found {acs}")
+    mask = np.zeros(width, dtype=bool)
+    start = (width - acs + 1) // 2
+    mask[start : start + acs] = True
+    n_others = round(width / acceleration) - acs if acceleration >= 1 else 0
+    if n_others < 1 and acs < width:
+        raise InputError(
+            f"acceleration: expected from 1 to below {width / max(acs, 1):.3g} with {acs} of {width} lines in the "
+            f"centre, found {acceleration}; lower it or acs"
+        )
+    others = np.flatnonzero(~mask)
+    mask[np.random.default_rng(seed).choice(others, min(n_others, len(others)), replace=False)] = True
+    return mask
 
 
-def _centred_run(line: NDArray[np.bool_]) -> int:
-    centre, size = len(line) // 2, 0
-    while size < len(line) and line[centre - (size + 1) // 2] and line[centre - (size + 1) // 2 + size]:
-        size += 1
-    return size
+def poisson_mask(shape: tuple[int, int], acceleration: float, acs: int, seed: int = 0) -> NDArray[np.bool_]:
+    """Variable-density Poisson-disc pattern of single samples with a fully sampled centre, boolean ``(H, W)``.
+
+    By SigPy (Lustig and Pauly, Magn. Reson. Med. 64:457, 2010). Corners of k-space are left out.
+
+    Args:
+        shape: ``(H, W)``.
+        acceleration: all samples over sampled ones, centre and corners included.
+        acs: side of the centre.
+        seed: of the pattern.
+
+    Raises:
+        InputError: no such pattern: ``acceleration`` too low or too high for the centre.
+    """
+    from sigpy.mri import poisson  # imports numba: a second
+
+    if not 0 <= acs <= min(shape):
+        raise InputError(f"acs: expected 0 to {min(shape)} lines (the image size), found {acs}")
+    try:
+        mask = poisson(shape, acceleration, (acs, acs), dtype=bool, seed=seed, tol=max(0.1, 0.02 * acceleration))
+    except ValueError as error:
+        raise InputError(
+            f"acceleration: no Poisson-disc pattern of {shape[0]} x {shape[1]} with a centre of {acs} x {acs} has "
+            f"{acceleration} (from about 1.5 to {shape[0] * shape[1] / max(acs, 1) ** 2:.3g}); change it or acs"
+        ) from error
+    block = tuple(slice(n // 2 - acs // 2, n // 2 - acs // 2 + acs) for n in shape)
+    mask[block] = True
+    return mask

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 _SLICE_TOKEN = re.compile(r"[A-Za-z]?\d+")
 
@@ -49,3 +51,9 @@ def subjects_of(stems: Sequence[str]) -> list[str]:
 def case_seed(seed: int, name: str) -> int:
     """Seed of one case: the same on every machine and in every order, different for every case and ``seed``."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
+
+
+def case_label(case: Mapping[str, Any]) -> str:
+    """What error messages call a listed case: its file, or the folder of its series."""
+    path = case["path"]
+    return str(Path(path[0]).parent) if isinstance(path, (list, tuple)) else str(path)

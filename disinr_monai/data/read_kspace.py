@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.hdf5 import open_hdf5
+from disinr_monai.data.prewhiten import prewhiten
+from disinr_monai.data.read_trajectory import read_trajectory
 from disinr_monai.errors import InputError
 
 _MAP_KEYS = ("sensitivity_maps", "coil_sensitivity_maps", "sens_maps", "coil_maps")
@@ -17,17 +19,21 @@ def read_kspace(path: str | Path, slice_index: int | None = None) -> dict[str, A
     """Read one slice of a fastMRI HDF5 file: ``kspace`` ``(slice, coil, H, W)``, or ``(coil, H, W)`` for one slice.
 
     Optional datasets: ``mask`` (``(W,)``, ``(H, W)``, or with a leading slice axis), ``sensitivity_maps`` (shaped like
-    ``kspace``), ``reconstruction_rss``, ``ismrmrd_header`` (for the voxel size). Without ``mask`` a scan is
-    undersampled if samples inside the measured block are exactly zero in every coil.
+    ``kspace``), ``reconstruction_rss``, ``ismrmrd_header`` (for the voxel size), ``noise`` ``(coil, samples)`` (coils
+    are then prewhitened, :func:`~disinr_monai.data.prewhiten.prewhiten`). Without ``mask`` a scan is undersampled if
+    samples inside the measured block are exactly zero in every coil, or if the block is not in the middle (partial
+    Fourier). With ``trajectory`` (:func:`~disinr_monai.data.read_trajectory.read_trajectory`) the last axes of
+    ``kspace`` are readouts and samples.
 
     Args:
         path: the file.
         slice_index: which slice; may be left out if there is only one.
 
     Returns:
-        ``kspace`` complex64 ``(coil, H, W)``; ``mask`` bool ``(H, W)``, what was (or, for a full scan with a mask in
-        the file, is to be taken as) measured; ``is_full``, whether ``kspace`` holds a fully sampled scan;
-        ``has_mask``, whether the mask came from the file; ``maps`` complex64 ``(coil, H, W)`` or None;
+        ``kspace`` complex64 ``(coil, H, W)`` or ``(coil, readouts, samples)``; ``mask`` bool ``(H, W)``, what was (or,
+        for a full scan with a mask in the file, is to be taken as) measured, or None and ``trajectory``
+        ``(readouts, samples, 2)``; ``shape`` (H, W) of the image; ``is_full``, whether ``kspace`` holds a fully sampled
+        Cartesian scan; ``has_mask``, whether the mask came from the file; ``maps`` complex64 ``(coil, H, W)`` or None;
         ``reference_rss`` float32 or None; ``affine`` 4x4 RAS mm; ``info`` JSON-ready.
 
     Raises:
@@ -40,25 +46,35 @@ def read_kspace(path: str | Path, slice_index: int | None = None) -> dict[str, A
         index = _checked_index(slice_index, n_slices, path)
         kspace = np.asarray(data[index] if data.ndim == 4 else data[()]).astype(np.complex64)
         _check_values(kspace, path, index)
+        placed = read_trajectory(file, data.shape, path) if "trajectory" in file else None
+        shape = kspace.shape[1:] if placed is None else placed["shape"]
         mask = _read_mask(file, kspace.shape, n_slices, index, path)
-        maps = _read_maps(file, data.shape, index, path)
+        maps = _read_maps(file, (*data.shape[:-2], *shape), index, path)
         rss = _read_rss(file, n_slices, index)
-        affine, geometry = _read_affine(file, kspace.shape[1:], index)
-    measured = (kspace != 0).any(axis=0)
-    is_full = is_fully_sampled(measured)
-    if mask is not None and not (measured & mask).any():
-        raise InputError(f"{path}: `mask` must select measured samples, found that kspace is zero wherever mask is 1")
+        affine, geometry = _read_affine(file, shape, index)
+        noise = np.asarray(file["noise"][()]) if "noise" in file else None
     info = {"format": "fastmri_hdf5", "slice": index, "n_slices": n_slices, "geometry": geometry}
-    return {
+    if noise is not None:
+        kspace, maps = prewhiten(kspace, maps, noise, path)
+        info["prewhitened"] = True
+    result = {
         "kspace": kspace,
-        "mask": measured if mask is None else mask & measured,
-        "is_full": is_full,
+        "mask": None,
+        "trajectory": None if placed is None else placed["trajectory"],
+        "shape": shape,
+        "is_full": False,
         "has_mask": mask is not None,
         "maps": maps,
         "reference_rss": rss,
         "affine": affine,
         "info": info,
     }
+    if placed is not None:
+        return result
+    measured = (kspace != 0).any(axis=0)
+    if mask is not None and not (measured & mask).any():
+        raise InputError(f"{path}: `mask` must select measured samples, found that kspace is zero wherever mask is 1")
+    return result | {"mask": measured if mask is None else mask & measured, "is_full": is_fully_sampled(measured)}
 
 
 def kspace_summary(path: str | Path) -> tuple[int, bool]:
@@ -72,17 +88,24 @@ def kspace_summary(path: str | Path) -> tuple[int, bool]:
     with open_hdf5(path) as file:
         data = _kspace_dataset(file, path)
         n_slices = data.shape[0] if data.ndim == 4 else 1
-        if "mask" in file:
+        if "mask" in file or "trajectory" in file:
             return n_slices, False
         coil = data[n_slices // 2, 0] if data.ndim == 4 else data[0]
         return n_slices, is_fully_sampled(np.asarray(coil) != 0)
 
 
 def is_fully_sampled(measured: NDArray[np.bool_]) -> bool:
-    """Whether the measured samples ``(H, W)`` fill their bounding block (outer zeros are padding)."""
+    """Whether the measured samples ``(H, W)`` fill their bounding block and that lies in the middle.
+
+    Outer zeros on both sides are padding; on one side they were not measured (partial Fourier, asymmetric echo).
+    """
     rows, columns = np.flatnonzero(measured.any(1)), np.flatnonzero(measured.any(0))
     if len(rows) == 0:
         return False
+    for n, axis in zip(measured.shape, (rows, columns), strict=True):
+        before, after = n // 2 - axis[0], axis[-1] + 1 - n // 2
+        if abs(before - after) > 1 + 0.1 * max(before, after):
+            return False
     block = measured[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     # A stray exact zero happens in real data; a skipped line is at least 1 / width of the samples.
     return bool(block.mean() > 1 - 0.5 / max(block.shape))
@@ -103,7 +126,7 @@ def _kspace_dataset(file: Any, path: str | Path) -> Any:
     if 0 in shape:
         what = "coils" if shape[-3] == 0 else "samples"
         raise InputError(f"{path}: `kspace` (slice, coil, H, W) holds zero {what}, found shape {tuple(shape)}")
-    if min(shape[-2:]) < 2:
+    if min(shape[-2:]) < 2 and "trajectory" not in file:
         raise InputError(f"{path}: `kspace` must have at least 2 x 2 samples a coil, found shape {tuple(shape)}")
     return data
 

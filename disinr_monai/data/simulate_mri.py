@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
+
+from disinr_monai.operators.nufft import NUFFT
 
 _FINER = 2
 _Field = Callable[[NDArray, NDArray], NDArray]
@@ -18,7 +21,8 @@ class SimulatedScan:
     """What :func:`simulate_kspace` returns.
 
     Attributes:
-        kspace: complex64 ``(n_coils, H, W)``, every sample, with noise.
+        kspace: complex64 with noise, every sample ``(n_coils, H, W)``, or ``(n_coils, n_readouts, n_samples)`` along
+            a trajectory.
         reference: float32 ``(1, H, W)``, the noise-free magnitude within the measured band.
         maps: complex64 ``(n_coils, H, W)``, the true sensitivities at the voxel centres, unit root sum of squares.
         noise_std: standard deviation of the complex noise of one sample, in the units of ``kspace``.
@@ -31,9 +35,14 @@ class SimulatedScan:
 
 
 def simulate_kspace(
-    magnitude: NDArray, n_coils: int = 8, noise_std: float = 0.0316, seed: int = 0, mask: NDArray | None = None
+    magnitude: NDArray,
+    n_coils: int = 8,
+    noise_std: float = 0.0316,
+    seed: int = 0,
+    mask: NDArray | None = None,
+    trajectory: NDArray | None = None,
 ) -> SimulatedScan:
-    """Simulate the fully sampled multi-coil k-space of a magnitude image.
+    """Simulate the multi-coil k-space of a magnitude image, fully sampled or along a trajectory.
 
     The object (cubic interpolation of the image, times a smooth random phase) and the coil sensitivities (analytic) are
     evaluated on a grid twice as fine; its Fourier transform is cut to the measured band. So the measurement contains
@@ -48,6 +57,8 @@ def simulate_kspace(
             (0.0316 is a signal-to-noise ratio of 30 dB); the variance is shared by real and imaginary part.
         seed: of coils, phase and noise.
         mask: ``(H, W)`` or ``(W,)``, the samples that ``noise_std`` refers to; all of them by default.
+        trajectory: ``(n_readouts, n_samples, 2)``, cycles per field of view along rows and columns; Cartesian by
+            default.
 
     Raises:
         ValueError: wrong rank, or fewer than one coil, or negative noise.
@@ -72,10 +83,20 @@ def simulate_kspace(
     images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(band, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
     reference = np.abs((maps.conj() * images).sum(0, keepdims=True))
     sampled = np.ones(shape, bool) if mask is None else np.broadcast_to(np.asarray(mask) != 0, shape)
+    if trajectory is not None:
+        band = sample_kspace(object_fine * fields, trajectory) / _FINER
+        sampled = np.ones(band.shape[1:], bool)
     std = noise_std * float(np.sqrt(np.mean(np.abs(band[:, sampled]) ** 2)))
     noise = rng.standard_normal((2, *band.shape)) * (std / np.sqrt(2))
     kspace = (band + noise[0] + 1j * noise[1]).astype(np.complex64)
     return SimulatedScan(kspace, reference.astype(np.float32), maps.astype(np.complex64), std)
+
+
+def sample_kspace(images: NDArray, trajectory: NDArray) -> NDArray[np.complex128]:
+    """Orthonormal Fourier transform of images ``(n_coils, H, W)`` along a trajectory ``(n_readouts, n_samples, 2)``."""
+    transform = NUFFT(trajectory.reshape(-1, 2), images.shape[1:])
+    samples = transform(torch.from_numpy(images.astype(np.complex128))).numpy() / np.sqrt(np.prod(images.shape[1:]))
+    return samples.reshape(len(images), *trajectory.shape[:2])
 
 
 def _measure(fine_image: NDArray, shape: tuple[int, int]) -> NDArray:

@@ -38,13 +38,12 @@ class ConjugateGradient(ClassicalMethod):
     def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
         """Solve for the image ``(C, *S)``."""
         scale = 1 / operator.norm_squared()
-        if weights is None or not self.use_weights:
-            weights = torch.ones((), device=measurement.device)
+        weights = weights if self.use_weights else None
 
         def normal(image: Tensor) -> Tensor:
-            return operator.adjoint(weights * operator(image)) * scale + self.l2_weight * image
+            return operator.gram(image, weights) * scale + self.l2_weight * image
 
-        residual = operator.adjoint(weights * measurement) * scale
+        residual = operator.adjoint(measurement if weights is None else measurement * weights) * scale
         image, direction = torch.zeros_like(residual), residual.clone()
         energy = residual.square().sum()
         stop = self.tolerance**2 * float(energy)

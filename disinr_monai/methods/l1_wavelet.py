@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from disinr_monai.errors import InputError
 from disinr_monai.methods.classical import ClassicalMethod
-from disinr_monai.operators.fourier import MultiCoilFourier
 from disinr_monai.operators.linear_operator import LinearOperator
 
 
@@ -14,8 +14,8 @@ class L1Wavelet(ClassicalMethod):
 
     .. math:: \min_x \; \tfrac12 \|A x - y\|^2 + λ \|Ψ x\|_1
 
-    with an orthogonal wavelet transform :math:`Ψ` (Lustig et al., Magn. Reson. Med. 58:1182, 2007), solved by
-    ``sigpy.mri.app.L1WaveletRecon`` (FISTA, on the CPU).
+    with an orthogonal wavelet transform :math:`Ψ` (Lustig et al., Magn. Reson. Med. 58:1182, 2007), solved as
+    ``sigpy.mri.app.L1WaveletRecon`` does, by SigPy's FISTA and wavelets on the CPU, with the case's own operator.
 
     Args:
         l1_weight: :math:`λ`, for an image of about 1.
@@ -37,28 +37,33 @@ class L1Wavelet(ClassicalMethod):
         """Reconstruct the complex image as ``(2, H, W)``.
 
         Raises:
-            InputError: the operator is not multi-coil MRI.
+            InputError: the measurement is not k-space.
         """
-        if not isinstance(operator, MultiCoilFourier):
+        if not measurement.is_complex():
             raise InputError(
-                f"L1Wavelet: expected the operator MultiCoilFourier (MRI), found {type(operator).__name__}; "
+                f"L1Wavelet: expected complex k-space (MRI), found a real measurement of {type(operator).__name__}; "
                 "use TotalVariation for other modalities"
             )
-        from sigpy.mri.app import L1WaveletRecon  # Imported here: SigPy takes a second and only this method needs it.
+        import sigpy  # Imported here: SigPy takes a second and only this method needs it.
 
-        # The operator keeps maps and mask with zero frequency first, SigPy expects it in the middle.
-        maps = torch.fft.fftshift(operator.maps, dim=(-2, -1)).cpu().numpy()
-        mask = torch.fft.fftshift(operator.mask, dim=(-2, -1)).cpu().numpy()
-        image = L1WaveletRecon(
-            measurement.cpu().numpy(),
-            maps,
-            self.l1_weight,
-            weights=mask,
-            wave_name=self.wavelet,
-            # SigPy would estimate the step with NumPy's global random state; the norm is approached from below.
+        target = operator.adjoint(measurement if weights is None else measurement * weights)
+
+        def slope(image: NDArray) -> NDArray:
+            values = torch.from_numpy(image).to(measurement)
+            gradient = operator.gram(torch.stack((values.real, values.imag)), weights) - target
+            return torch.complex(*gradient).cpu().numpy()
+
+        transform = sigpy.linop.Wavelet(operator.domain_shape[1:], wave_name=self.wavelet)
+        solver = sigpy.alg.GradientMethod(
+            slope,
+            torch.complex(*torch.zeros_like(target)).cpu().numpy(),
+            # The norm is approached from below.
             alpha=0.95 / operator.norm_squared(),
+            proxg=sigpy.prox.UnitaryTransform(sigpy.prox.L1Reg(transform.oshape, self.l1_weight), transform),
+            accelerate=True,
             max_iter=self.n_iterations,
-            show_pbar=False,
-        ).run()
-        image = torch.from_numpy(image).to(measurement)
+        )
+        while not solver.done():
+            solver.update()
+        image = torch.from_numpy(solver.x).to(measurement)
         return torch.stack((image.real, image.imag))

@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Tensor
 
+from disinr_monai.operators.calibration import acs_size
 from disinr_monai.operators.linear_operator import LinearOperator, Restriction
 
 
@@ -55,7 +56,14 @@ class MultiCoilFourier(LinearOperator):
         # F = D F0 D with D the centring shifts. Storing maps and mask already shifted leaves one plain FFT a call.
         shift = {"dim": (-2, -1)}
         self.register_buffer("maps", torch.fft.ifftshift(coil_sensitivity_maps, **shift).contiguous(), persistent=False)
-        self.register_buffer("mask", torch.fft.ifftshift(mask, **shift).contiguous(), persistent=False)
+        self._set_mask(torch.fft.ifftshift(mask, **shift).contiguous())
+
+    def _set_mask(self, mask: Tensor) -> None:
+        self.register_buffer("mask", mask, persistent=False)
+        sampled = mask > 0
+        self._axes = (-1,) if bool((sampled == sampled[:1]).all()) else (-2, -1)
+        # Lines, perhaps of a part of the readout (an asymmetric echo); otherwise the pattern is two-dimensional.
+        self._has_lines = bool((sampled == (sampled.any(1)[:, None] & sampled.any(0))).all())
 
     def forward(self, image: Tensor) -> Tensor:
         """Real image ``(..., 2, H, W)`` to complex k-space ``(..., n_coils, H, W)``."""
@@ -77,10 +85,9 @@ class MultiCoilFourier(LinearOperator):
         if weights is not None:
             return super().gram(image, weights)
         self._check_domain(image)
-        axes = (-1,) if bool((self.mask == self.mask[:1]).all()) else (-2, -1)
         x = torch.fft.ifftshift(torch.complex(image[..., 0, :, :], image[..., 1, :, :]), dim=(-2, -1))
-        kspace = torch.fft.fftn(self.maps * x.unsqueeze(-3), dim=axes)
-        coils = torch.fft.ifftn(kspace.mul_(self.mask), dim=axes)
+        kspace = torch.fft.fftn(self.maps * x.unsqueeze(-3), dim=self._axes)
+        coils = torch.fft.ifftn(kspace.mul_(self.mask), dim=self._axes)
         x = torch.fft.fftshift(coils.mul_(self.maps.conj()).sum(-3), dim=(-2, -1))
         return torch.stack((x.real, x.imag), dim=-3)
 
@@ -106,52 +113,64 @@ class MultiCoilFourier(LinearOperator):
         part = copy.copy(self)  # shares the maps
         part._buffers = dict(self._buffers)
         mask = torch.fft.ifftshift(keep.expand(self.range_shape)[0], dim=(-2, -1)).to(self.mask)
-        part._buffers["mask"] = self.mask * mask
+        part._set_mask(self.mask * mask)
         kept = torch.fft.fftshift(part.mask, dim=(-2, -1))
         return part, lambda values: values * kept
 
     def split(self, index: int, generator: torch.Generator) -> Tensor:
-        """Hold out phase-encoding lines beside the fully sampled centre: a random 15 to 45 %, or every second one."""
-        mask = self.sampled.cpu() > 0
-        outer = self._outer_lines(mask)
+        """Hold out a random 15 to 45 % of what was measured beside the fully sampled centre, or every second line.
+
+        Phase-encoding lines where the pattern consists of lines, else single samples.
+        """
+        keep = self.sampled.cpu() > 0
+        if not self._has_lines:
+            share = 0.15 + 0.3 * float(torch.rand((), generator=generator))
+            return (keep & ~self._scattered(share, generator)).expand(self.range_shape)
+        outer = self._outer_lines(keep)
+        if len(outer) < 2:  # a full scan
+            return keep & ~self.hold_out(0.3, generator)
         if torch.rand((), generator=generator) < 0.4:
             held = outer[int(torch.randint(2, (), generator=generator)) :: 2]
         else:
             share = 0.15 + 0.3 * float(torch.rand((), generator=generator))
             order = torch.randperm(len(outer), generator=generator)
             held = outer[order[: max(round(share * len(outer)), 1)]]
-        keep = mask.clone()
         keep[:, held] = False
         return keep.expand(self.range_shape)
 
     def withhold(self, fraction: float, generator: torch.Generator) -> Tensor:
-        """Withhold phase-encoding lines beside the fully sampled centre; scattered samples of a 2-D pattern."""
+        """Withhold whole lines beside the fully sampled centre, or samples where the pattern is two-dimensional."""
+        if not self._has_lines:
+            return self._scattered(fraction, generator).expand(self.range_shape)
         mask = self.sampled.cpu() > 0
         outer = self._outer_lines(mask)
-        if len(outer) < 2:  # a two-dimensional pattern has gaps in every line: scattered samples are its own kind
+        if len(outer) < 2:  # a full scan
             return self.hold_out(fraction, generator)
         order = torch.randperm(len(outer), generator=generator)
         held = torch.zeros_like(mask)
         held[:, outer[order[: max(round(fraction * len(outer)), 1)]]] = True
         return (held & mask).expand(self.range_shape)
 
+    def _scattered(self, fraction: float, generator: torch.Generator) -> Tensor:
+        """A share of the samples outside the calibration block, ``(H, W)``: gaps of the kind that such a scan has."""
+        outside = self.sampled.cpu() > 0
+        block = acs_size(outside.numpy())
+        outside[tuple(_middle(n, size) for n, size in zip(outside.shape, block, strict=True))] = False
+        return (torch.rand(outside.shape, generator=generator) < fraction) & outside
+
     def _outer_lines(self, mask: Tensor) -> Tensor:
         """Measured lines that do not belong to the fully sampled centre."""
         lines = mask.any(0)
-        first, last = self._centre_lines(lines)
-        lines[first:last] = False
-        return torch.nonzero(lines).flatten()
-
-    @staticmethod
-    def _centre_lines(lines: Tensor) -> tuple[int, int]:
-        """First and last + 1 of the run of measured lines around the middle."""
         middle = len(lines) // 2
         first = last = middle
         while first > 0 and lines[first - 1]:
             first -= 1
         while last < len(lines) and lines[last]:
             last += 1
-        return first, last
+        # Of a partial Fourier scan one side is sampled to its end: the centre reaches as far to the other side only.
+        reach = min(middle - first, last - middle) + 2
+        lines[max(first, middle - reach) : min(last, middle + reach)] = False
+        return torch.nonzero(lines).flatten()
 
     def noise_variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
         """From the outermost twelfth of the readout, where there is hardly any signal (median of the power)."""
@@ -177,19 +196,19 @@ class MultiCoilFourier(LinearOperator):
         return torch.fft.fftshift(self.mask)
 
     def calibration(self, measurement: Tensor) -> Tensor:
-        """The fully sampled centre of k-space, tapered to low resolution; all other samples 0."""
+        """The largest fully sampled square in the middle of k-space, tapered; all other samples 0."""
         height, width = self.range_shape[1:]
-        first, last = self._centre_lines((self.sampled > 0).any(0))
+        size = max(min(acs_size(self.sampled.cpu().numpy())), 1)
+        taper = torch.hann_window(size + 2, periodic=False)[1:-1].to(measurement.real)
         window = measurement.real.new_zeros(height, width)
-        n = max(last - first, 1)
-        rows = min(n, height)
-        taper = torch.hann_window(rows + 2, periodic=False)[1:-1, None] * torch.hann_window(n + 2, periodic=False)[1:-1]
-        top = height // 2 - rows // 2
-        window[top : top + rows, first : first + n] = taper.to(window)
+        window[_middle(height, size), _middle(width, size)] = taper[:, None] * taper
         return measurement * window
 
     def phase_reference(self, measurement: Tensor) -> Tensor:
-        """From the fully sampled centre, tapered; complex ``(H, W)``."""
+        """From the fully sampled middle of k-space; complex ``(H, W)`` of size 1."""
         real, imaginary = self.adjoint(self.calibration(measurement))
-        low = torch.complex(real, imaginary)
-        return low / low.abs().clamp(min=1e-12)
+        return torch.polar(torch.ones_like(real), torch.complex(real, imaginary).angle())
+
+
+def _middle(n: int, size: int) -> slice:
+    return slice(n // 2 - size // 2, n // 2 - size // 2 + size)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from disinr_monai import operators
-from disinr_monai.data.acquire import AcquireCT
+from disinr_monai.data import AcquireCT
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.phantoms import write_phantoms
 from disinr_monai.data.read_sinogram import read_sinogram

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from disinr_monai.data.acquire import AcquireMRI
+from disinr_monai.data import AcquireMRI
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.phantoms import brain_phantom, write_phantoms
 from disinr_monai.data.simulate_mri import simulate_kspace
 from disinr_monai.errors import InputError
+from disinr_monai.methods import TotalVariation
+from disinr_monai.metrics import image_metrics
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,47 @@ def test_the_files_own_maps_are_used(full_scan, write_hdf5):
         assert case["info"]["maps"] == "file"
 
 
+@pytest.mark.parametrize("pattern", ["random", "poisson", "radial"])
+def test_patterns_of_a_simulated_scan(phantom_case, pattern):
+    settings = {"image_size": 64, "n_coils": 4, "acs": 12, "acceleration": 4, "pattern": pattern, "noise_std": 0.003}
+    case, true = (AcquireMRI(maps=maps, **settings)(phantom_case) for maps in ("espirit", "true"))
+    _check_contract(case)
+    assert case["info"]["pattern"] == pattern
+    if pattern == "radial":
+        assert case["operator"].range_shape == (4, round(np.pi / 2 * 64 / 4), 128)
+        assert case["info"]["acs_size"] >= [12, 12]
+    else:
+        assert case["info"]["sampled_fraction"] == pytest.approx(1 / 4, rel=0.05)
+    # The maps come from the measured centre and are those of the simulation, up to a common phase.
+    maps, expected = case["operator"].maps, true["operator"].maps
+    inside = maps.abs().sum(0) > 0
+    assert inside.float().mean() > 0.3
+    assert float((maps * expected.conj()).sum(0).abs()[inside].quantile(0.02)) > 0.96
+    # The same coils: the images agree with the reference, which does not know the pattern.
+    image = TotalVariation(tv_weight=3e-4, n_iterations=60)(None, None, case=case)[0]
+    image = torch.linalg.vector_norm(image, dim=0) * case["image_scale"]
+    assert image_metrics(image[None], case["reference"])["psnr"] > 23
+    uniform = AcquireMRI(**{**settings, "pattern": "uniform"})(phantom_case)
+    torch.testing.assert_close(case["reference"], uniform["reference"])
+
+
+def test_seed_turns_the_spokes(phantom_case):
+    settings = {"image_size": 48, "n_coils": 2, "maps": "true", "pattern": "radial"}
+    first, again, other = (AcquireMRI(seed=seed, **settings)(phantom_case) for seed in (0, 0, 1))
+    assert torch.equal(first["measurement"], again["measurement"])
+    assert not np.allclose(first["operator"].trajectory, other["operator"].trajectory)
+
+
+def test_full_raw_scans_along_spokes(full_scan, write_hdf5):
+    (listed,) = list_cases(write_hdf5(kspace=full_scan), "mri")
+    case = AcquireMRI(pattern="radial", acceleration=1.5)(listed)
+    _check_contract(case)
+    assert case["operator"].domain_shape == (2, 58, 72)
+    assert case["info"]["retrospective"]
+    image = torch.linalg.vector_norm(case["operator"].adjoint(case["measurement"]), dim=0) * case["image_scale"]
+    assert image_metrics(image[None], case["reference"])["psnr"] > 22
+
+
 def test_what_cannot_be_acquired(full_scan, write_hdf5, phantom_case):
     sparse = full_scan.copy()
     sparse[..., 1::2] = 0
@@ -123,7 +166,8 @@ def test_what_cannot_be_acquired(full_scan, write_hdf5, phantom_case):
         AcquireMRI(maps="file")(listed)
     with pytest.raises(InputError, match=r"phantom.*expected `sensitivity_maps`"):
         AcquireMRI(maps="file")(phantom_case)
-    for key, value in {"maps": "x", "acceleration": 0, "n_coils": 0, "noise_std": -1, "image_size": "a"}.items():
+    wrong = {"maps": "x", "acceleration": 0, "n_coils": 0, "noise_std": -1, "image_size": "a", "pattern": "star"}
+    for key, value in wrong.items():
         with pytest.raises(InputError, match=f"^{key}: expected"):
             AcquireMRI(**{key: value})
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from disinr_monai.data.masks import acs_size, equispaced_mask
+from disinr_monai.data.masks import equispaced_mask, poisson_mask, random_mask
 from disinr_monai.errors import InputError
+from disinr_monai.operators.calibration import acs_size
 
 
 def test_every_sixth_line_and_the_centre():
@@ -34,6 +35,47 @@ def test_the_offset_is_drawn_with_the_seed():
 def test_impossible_masks_are_refused(arguments):
     with pytest.raises(InputError, match=r"expected .* found"):
         equispaced_mask(*arguments)
+
+
+@pytest.mark.parametrize(("width", "acceleration", "acs"), [(256, 6, 24), (37, 2.5, 8), (64, 4, 0)])
+def test_random_lines_count_the_centre(width, acceleration, acs):
+    masks = [random_mask(width, acceleration, acs, seed) for seed in (0, 0, 1)]
+    start = (width - acs + 1) // 2
+    for mask in masks:
+        assert mask.sum() == round(width / acceleration)
+        assert mask[start : start + acs].all()
+    assert (masks[0] == masks[1]).all()
+    assert (masks[0] != masks[2]).any()
+
+
+@pytest.mark.parametrize(("shape", "acceleration", "acs"), [((64, 80), 8, 10), ((61, 70), 5, 9)])
+def test_poisson_discs_have_a_centre_and_keep_their_distance(shape, acceleration, acs):
+    mask = poisson_mask(shape, acceleration, acs, 3)
+    assert mask.dtype == bool
+    assert mask.shape == shape
+    assert mask.size / mask.sum() == pytest.approx(acceleration, rel=0.05)
+    assert min(acs_size(mask)) >= acs
+    assert (mask == poisson_mask(shape, acceleration, acs, 3)).all()
+    assert (mask != poisson_mask(shape, acceleration, acs, 4)).any()
+    # Far from the centre no two samples are neighbours (random samples of that number would be in places).
+    outer = mask.copy()
+    outer[shape[0] // 4 : -(shape[0] // 4), shape[1] // 4 : -(shape[1] // 4)] = False
+    touching = (outer[1:] & outer[:-1]).sum() + (outer[:, 1:] & outer[:, :-1]).sum()
+    assert touching < 0.5 * 2 * outer.sum() ** 2 / mask.size
+    # Corners are left out, and the middle is denser than the rim.
+    assert not mask[:3, :3].any()
+
+
+@pytest.mark.parametrize("arguments", [((64,), 3, 24), ((64,), 0.5, 8), ((64,), 4, 70)])
+def test_impossible_random_lines(arguments):
+    with pytest.raises(InputError, match=r"(acceleration|acs): expected .* found"):
+        random_mask(*arguments[0], *arguments[1:])
+
+
+@pytest.mark.parametrize(("acceleration", "acs"), [(9, 24), (1, 8), (4, 65)])
+def test_impossible_poisson_discs(acceleration, acs):
+    with pytest.raises(InputError, match=r"acceleration: no Poisson-disc pattern|acs: expected"):
+        poisson_mask((64, 64), acceleration, acs)
 
 
 @pytest.mark.parametrize("width", [256, 180, 37])

@@ -46,6 +46,13 @@ def test_zero_padding_around_is_not_undersampling():
     assert not is_fully_sampled(measured)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(slice(0, 64), slice(0, 40)), (slice(12, 64), slice(0, 48))])
+def test_zeros_on_one_side_are_partial_fourier(rows, columns):
+    measured = np.zeros((64, 48), bool)
+    measured[rows, columns] = True
+    assert not is_fully_sampled(measured)
+
+
 @pytest.mark.parametrize("shape", [(10,), (12, 10), (1, 10), (3, 12, 10), (1, 1, 12, 10)])
 def test_masks_of_every_usual_shape(write_hdf5, shape):
     mask = np.zeros(shape, np.uint8)

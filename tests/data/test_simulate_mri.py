@@ -49,6 +49,19 @@ def test_the_true_maps_nearly_explain_the_scan_but_not_exactly(magnitude):
     np.testing.assert_allclose(combined, scan.reference[0], atol=1e-5)
 
 
+def test_spokes_see_the_same_object_as_lines(magnitude):
+    """On whole positions the transform of the fine object is the Cartesian scan; noise is relative to the samples."""
+    grid = np.stack(np.meshgrid(np.arange(77) - 38, np.arange(96) - 48, indexing="ij"), -1)
+    cartesian = simulate_kspace(magnitude, n_coils=2, noise_std=0.0)
+    scan = simulate_kspace(magnitude, n_coils=2, noise_std=0.0, trajectory=grid)
+    assert np.linalg.norm(scan.kspace - cartesian.kspace) < 1e-5 * np.linalg.norm(cartesian.kspace)
+    part = grid[30:40, 40:60] + 0.3
+    clean, noisy = (simulate_kspace(magnitude, 2, std, trajectory=part) for std in (0.0, 0.1))
+    noise = np.sqrt((np.abs(noisy.kspace - clean.kspace) ** 2).mean())
+    assert noise == pytest.approx(0.1 * np.sqrt((np.abs(clean.kspace) ** 2).mean()), rel=0.1)
+    np.testing.assert_array_equal(noisy.reference, cartesian.reference)
+
+
 def test_noise_has_the_stated_size(magnitude):
     mask = np.arange(96) % 4 == 0
     clean = simulate_kspace(magnitude, noise_std=0.0, seed=3, mask=mask)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from disinr_monai.operators import FanBeam, Identity, LinearOperator, MultiCoilFourier
+from disinr_monai.operators import FanBeam, Identity, LinearOperator, MultiCoilFourier, NonCartesianFourier
 
 EXAMPLE_OPERATORS: dict[type[LinearOperator], list[Callable[[], LinearOperator]]] = {}
 
@@ -55,6 +55,24 @@ def multi_coil_fourier() -> LinearOperator:
 def multi_coil_fourier_even() -> LinearOperator:
     mask = torch.rand((6, 4), generator=torch.Generator().manual_seed(0)) > 0.4
     return MultiCoilFourier(random_like((2, 6, 4), True, 4).to(torch.complex64), mask)
+
+
+def scattered(shape: tuple[int, int], image_shape: tuple[int, int], seed: int = 5) -> torch.Tensor:
+    """A trajectory of random positions, ``(readouts, samples, 2)``."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand((*shape, 2), generator=generator, dtype=torch.float64) - 0.5) * torch.tensor(image_shape)
+
+
+@_example(NonCartesianFourier)
+def non_cartesian() -> LinearOperator:
+    return NonCartesianFourier(random_like((3, 5, 7), True, 6).to(torch.complex64), scattered((6, 4), (5, 7)))
+
+
+@_example(NonCartesianFourier)
+def non_cartesian_with_density_one_readout() -> LinearOperator:
+    density = torch.rand((1, 30), generator=torch.Generator().manual_seed(0)) + 0.5
+    maps = random_like((2, 6, 4), True, 7).to(torch.complex64)
+    return NonCartesianFourier(maps, scattered((1, 30), (6, 4)), density)
 
 
 @_example(FanBeam)

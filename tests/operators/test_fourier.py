@@ -81,3 +81,60 @@ def test_withheld_samples_are_lines_or_scattered_as_the_pattern_is():
         assert torch.equal(held[0], held[1])
     columns = MultiCoilFourier(maps, lines).withhold(0.2, torch.Generator().manual_seed(0))[0].float().mean(0)
     assert set(columns.tolist()) == {0.0, 1.0}
+
+
+def poisson_like(height: int = 40, width: int = 48, centre: int = 14) -> torch.Tensor:
+    mask = (torch.rand(height, width, generator=torch.Generator().manual_seed(1)) < 0.3).float()
+    mask[height // 2 - centre // 2 : height // 2 + centre // 2, width // 2 - centre // 2 : width // 2 + centre // 2] = 1
+    return mask
+
+
+def test_two_dimensional_patterns_keep_their_calibration_block():
+    mask = poisson_like()
+    operator = MultiCoilFourier(torch.ones(2, *mask.shape, dtype=torch.complex64), mask)
+    for seed in range(5):
+        held = operator.withhold(0.2, torch.Generator().manual_seed(10 + seed))
+        keep = operator.split(seed, torch.Generator().manual_seed(10 + seed))
+        lost = (mask > 0) & ~keep[0]
+        for gone in (held[0], lost):
+            assert not gone[13:27, 17:31].any(), "the centre calibrates phase and coils"
+            assert not (gone & (mask == 0)).any()
+        assert 0.1 * mask.sum() < held[0].sum() + 14 * 14 * 0.2 < 0.3 * mask.sum()
+        assert 0.1 * (mask.sum() - 196) < lost.sum() < 0.5 * (mask.sum() - 196)
+        assert (lost.float().mean(0) < 0.5).all(), "scattered samples, not lines"
+
+
+@pytest.mark.parametrize("kind", ["lines", "scattered", "partial Fourier"])
+def test_phase_of_the_centre(kind):
+    """What is sampled beyond the fully sampled centre must not tilt the phase."""
+    mask = poisson_like()
+    if kind != "scattered":
+        mask = torch.zeros(1, 48)
+        mask[:, ::3] = mask[:, 17:31] = 1
+    if kind == "partial Fourier":
+        mask[:] = 0
+        mask[:, 17:] = 1
+    rows, columns = torch.linspace(-1, 1, 40)[:, None], torch.linspace(-1, 1, 48)[None]
+    phase = torch.exp(1j * (0.4 + 0.8 * rows - 0.5 * columns))
+    body = torch.exp(-4 * (rows**2 + (columns - 0.1) ** 2))
+    operator = MultiCoilFourier(torch.ones(1, 40, 48, dtype=torch.complex64), mask)
+    image = body * phase
+    found = operator.phase_reference(operator(torch.stack((image.real, image.imag))))
+    assert float(torch.angle(found * phase.conj())[body > 0.3].abs().max()) < 0.1
+
+
+def test_phase_without_a_centre_is_none():
+    operator = MultiCoilFourier(torch.ones(1, 8, 8, dtype=torch.complex64), torch.arange(8)[None] % 2)
+    found = operator.phase_reference(torch.ones(1, 8, 8, dtype=torch.complex64))
+    torch.testing.assert_close(found, torch.ones_like(found))
+
+
+def test_gram_of_lines_and_of_their_parts():
+    """Lines are transformed along one axis only; an operator of a part may need both."""
+    mask = torch.zeros(1, 48)
+    mask[:, ::3] = 1
+    operator = MultiCoilFourier(torch.randn(2, 40, 48, dtype=torch.complex64), mask)
+    image = torch.randn(2, 40, 48)
+    part, _ = operator.restrict(torch.rand(40, 48) < 0.5)
+    for each in (operator, part):
+        torch.testing.assert_close(each.gram(image), each.adjoint(each(image)), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,158 @@
+"""The preprocessing of one CT case: from a file to measurement, operator and reference (``docs/conventions.md``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+from numpy.typing import NDArray
+
+from disinr_monai.data.naming import case_label, case_seed
+from disinr_monai.data.points import voxel_centres
+from disinr_monai.data.read_image import read_image
+from disinr_monai.data.read_sinogram import read_sinogram
+from disinr_monai.data.resample import block_average, pad_to_square, resample_slice
+from disinr_monai.data.simulate_ct import simulate_fan_beam
+from disinr_monai.data.units import HU_AIR, HU_RANGE, hu_to_image
+from disinr_monai.errors import InputError, at_least
+from disinr_monai.operators import FanBeam
+
+
+class AcquireCT(Transform):
+    """Sparse-view fan-beam CT of one case, as :func:`~disinr_monai.data.cases.list_cases` lists it.
+
+    * image in HU: padded to a square with air, measured at its own resolution (at least twice ``image_size``) with
+      Poisson and electronic noise; the reference is its block average on the ``image_size``² grid;
+    * sinogram file: taken as it is with its own geometry, no reference.
+
+    Images are in units of ``x = (HU + 1000) / 1200``; air is 0.
+
+    Args:
+        n_views: views, evenly over 360 degrees.
+        photons: incident photons per ray; 0 is noise-free.
+        electronic_noise: standard deviation of the detector noise, counts.
+        image_size: rows and columns of the reconstruction.
+        pixel_spacing: side of a reconstruction pixel, mm, whatever the file says; None keeps the file's field of view.
+        n_detectors: detector elements.
+        detector_spacing: mm.
+        source_distance: source to rotation axis, mm.
+        detector_distance: rotation axis to detector, mm.
+        seed: of the noise, together with the name of the case.
+    """
+
+    def __init__(
+        self,
+        n_views: int = 60,
+        photons: float = 1e5,
+        electronic_noise: float = 5.0,
+        image_size: int = 256,
+        pixel_spacing: float | None = 1.0,
+        n_detectors: int = 500,
+        detector_spacing: float = 2.0,
+        source_distance: float = 300.0,
+        detector_distance: float = 300.0,
+        seed: int = 0,
+    ) -> None:
+        at_least("n_views", n_views, 1)
+        at_least("photons", photons, 0)
+        at_least("electronic_noise", electronic_noise, 0)
+        at_least("image_size", image_size, 8)
+        self.n_views, self.photons, self.electronic_noise, self.seed = n_views, photons, electronic_noise, seed
+        self.image_size, self.pixel_spacing = image_size, pixel_spacing
+        self.geometry = {
+            "n_detectors": n_detectors,
+            "detector_spacing": detector_spacing,
+            "source_distance": source_distance,
+            "detector_distance": detector_distance,
+        }
+
+    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn a listed case into a measured one.
+
+        Raises:
+            InputError: anything that the readers refuse, or a geometry that cannot be.
+        """
+        try:
+            return self._measured(case) if case["kind"] == "sinogram" else self._simulated(case)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{case_label(case)}: this CT geometry cannot be measured: {error}") from error
+
+    def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        source = read_image(case, "ct")
+        fine, fine_affine = self._fine_image(source.image, source.affine)
+        factor = len(fine) // self.image_size
+        reference, affine = block_average(np.maximum(hu_to_image(fine), 0), fine_affine, factor)
+        file_spacing = float(np.linalg.norm(affine[:3, 0]))
+        spacing = file_spacing if self.pixel_spacing is None else self.pixel_spacing
+        angles = np.arange(self.n_views) * (2 * np.pi / self.n_views)
+        measurement, weights, noise_info = simulate_fan_beam(
+            fine,
+            pixel_spacing=spacing / factor,
+            angles=angles,
+            photons=self.photons,
+            electronic_noise=self.electronic_noise,
+            seed=case_seed(self.seed, case["name"]),
+            **self.geometry,
+        )
+        operator = FanBeam(
+            image_shape=(self.image_size, self.image_size), pixel_spacing=spacing, angles=angles, **self.geometry
+        )
+        info = {
+            **noise_info,
+            **source.info,
+            "simulated": True,
+            "n_views": self.n_views,
+            "photons": self.photons,
+            "electronic_noise": self.electronic_noise,
+            "pixel_spacing": spacing,
+            "file_pixel_spacing": file_spacing,
+            **self.geometry,
+            "seed": self.seed,
+        }
+        result = _ct_case(case, operator, measurement, affine, info)
+        result["reference"] = torch.from_numpy(reference)[None]
+        if weights is not None:
+            result["weights"] = weights
+        return result
+
+    def _fine_image(self, image: NDArray, affine: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Square image on a whole multiple (2 or more) of the reconstruction grid, so that it is no inverse crime."""
+        square, affine = pad_to_square(np.maximum(image, HU_AIR), affine, HU_AIR)
+        if len(square) % self.image_size == 0 and len(square) >= 2 * self.image_size:
+            return square.astype(np.float32), affine
+        factor = max(2, round(len(square) / self.image_size))
+        return resample_slice(square, affine, factor * self.image_size, fill=HU_AIR)
+
+    def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        file = read_sinogram(case["path"])
+        sinogram = torch.from_numpy(file["sinogram"]) / (HU_RANGE / 1000 * file["water_attenuation"])
+        geometry = {key: file[key] for key in ("detector_spacing", "source_distance", "detector_distance")}
+        geometry |= {"pixel_spacing": file["pixel_spacing"], "n_detectors": sinogram.shape[-1]}
+        operator = FanBeam(image_shape=file["image_shape"], angles=file["angles"], **geometry)
+        info = {"format": "hdf5_sinogram", "simulated": False, "n_views": sinogram.shape[1], **geometry}
+        info["water_attenuation"] = file["water_attenuation"]
+        return _ct_case(case, operator, sinogram, file["affine"], info)
+
+
+def _ct_case(
+    case: Mapping[str, Any], operator: Any, measurement: torch.Tensor, affine: NDArray, info: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "name": case["name"],
+        "subject": case["subject"],
+        "index": case.get("index", 0),
+        "modality": "ct",
+        "operator": operator,
+        "measurement": measurement,
+        "points": voxel_centres(operator.domain_shape[1:]),
+        "image_scale": 1.0,
+        "output_scale": 1.0,
+        "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
+        "info": {"source": Path(case_label(case)).name, **info},
+    }

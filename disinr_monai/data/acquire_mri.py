@@ -1,0 +1,200 @@
+"""The preprocessing of one MRI case: from a file to measurement, operator and reference (``docs/conventions.md``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+from numpy.typing import NDArray
+
+from disinr_monai.data.coil_maps import espirit_maps
+from disinr_monai.data.grid_centre import grid_centre
+from disinr_monai.data.masks import equispaced_mask, poisson_mask, random_mask
+from disinr_monai.data.naming import case_label, case_seed
+from disinr_monai.data.points import voxel_centres
+from disinr_monai.data.read_image import read_image
+from disinr_monai.data.read_kspace import read_kspace
+from disinr_monai.data.resample import resample_slice
+from disinr_monai.data.simulate_mri import sample_kspace, simulate_kspace
+from disinr_monai.data.trajectories import n_radial_spokes, radial_trajectory
+from disinr_monai.errors import InputError, at_least
+from disinr_monai.operators import LinearOperator, MultiCoilFourier, NonCartesianFourier
+from disinr_monai.operators.calibration import acs_size, density_compensation
+
+PATTERNS = ("uniform", "random", "poisson", "radial")
+
+
+class AcquireMRI(Transform):
+    """Undersampled multi-coil MRI of one case, as :func:`~disinr_monai.data.cases.list_cases` lists it.
+
+    * image: brought to ``image_size``², k-space simulated (:func:`~disinr_monai.data.simulate_mri.simulate_kspace`)
+      where ``pattern`` samples it, noise added;
+    * fully sampled raw k-space: sampled in the same way (or by the file's ``mask``), no noise added; the reference is
+      the root sum of squares of the full scan;
+    * undersampled or non-Cartesian raw k-space: taken as it is, no reference.
+
+    The measurement is scaled so that the image is about 1: by the 99.9th percentile of its zero-filled magnitude. That
+    of a non-Cartesian scan is also multiplied by the root of the density compensation, as its operator is
+    (:class:`~disinr_monai.operators.NonCartesianFourier`).
+
+    Args:
+        acceleration: ``uniform``: distance between sampled lines; ``random``, ``poisson``: all lines or samples over
+            the sampled ones; ``radial``: :math:`π/2` times the matrix size over the number of spokes.
+        acs: autocalibration lines, the side of the centre of ``poisson``; a radial scan has its own centre.
+        n_coils: simulated coils.
+        noise_std: simulated noise relative to the root mean square of the sampled k-space.
+        image_size: rows and columns of a simulated scan.
+        maps: ``"espirit"`` (from the measured centre; the file's own maps where it has them), ``"true"`` (those of the
+            simulation, or the file's own), ``"file"`` (the file must have them).
+        seed: of pattern, coils, phase and noise, together with the name of the case.
+        pattern: ``"uniform"`` or ``"random"`` lines, ``"poisson"`` disc, ``"radial"`` at the golden angle.
+    """
+
+    def __init__(
+        self,
+        acceleration: float = 6,
+        acs: int = 24,
+        n_coils: int = 8,
+        noise_std: float = 0.0316,
+        image_size: int = 256,
+        maps: Literal["espirit", "true", "file"] = "espirit",
+        seed: int = 0,
+        pattern: Literal["uniform", "random", "poisson", "radial"] = "uniform",
+    ) -> None:
+        if maps not in ("espirit", "true", "file"):
+            raise InputError(f"maps: expected espirit, true or file, found {maps!r}")
+        if pattern not in PATTERNS:
+            raise InputError(f"pattern: expected {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}, found {pattern!r}")
+        at_least("acceleration", acceleration, 1)
+        at_least("n_coils", n_coils, 1)
+        at_least("noise_std", noise_std, 0)
+        at_least("image_size", image_size, 8)
+        self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, acs, n_coils, pattern
+        self.noise_std, self.image_size, self.maps, self.seed = noise_std, image_size, maps, seed
+
+    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn a listed case into a measured one.
+
+        Raises:
+            InputError: anything that the readers refuse, or no calibration region for the coil maps.
+        """
+        scan = self._simulated(case) if case["kind"] == "image" else self._raw(case)
+        label = case_label(case)
+        operator, measurement = _operator(scan, label)
+        zero_filled = torch.linalg.vector_norm(operator.adjoint(measurement), dim=0)
+        scale = float(torch.quantile(zero_filled, 0.999))
+        if not scale > 0:
+            raise InputError(f"{label}: expected a signal in k-space, found an empty zero-filled image")
+        reference = scan["reference"]
+        output_scale = scale if reference is None else float(reference.max())
+        result = {
+            "name": case["name"],
+            "subject": case["subject"],
+            "index": case.get("index", 0),
+            "modality": "mri",
+            "operator": operator,
+            "measurement": measurement / scale,
+            "points": voxel_centres(operator.domain_shape[1:]),
+            "image_scale": scale / output_scale,
+            "output_scale": output_scale,
+            "affine": torch.from_numpy(np.asarray(scan["affine"], dtype=np.float64)),
+            "info": {
+                "source": Path(label).name,
+                **scan["info"],
+                "n_coils": operator.range_shape[0],
+                "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
+                "seed": self.seed,
+            },
+        }
+        if reference is not None:
+            result["reference"] = torch.from_numpy(reference / output_scale)
+        return result
+
+    def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        if self.maps == "file":
+            raise InputError(
+                f"{case_label(case)}: expected `sensitivity_maps` in the file (maps = file), found an image"
+            )
+        source = read_image(case, "mri")
+        image, affine = resample_slice(np.maximum(source.image, 0), source.affine, self.image_size)
+        if not image.any():
+            raise InputError(f"{case_label(case)}: expected a magnitude image, found no positive voxel")
+        sampling, info = self._sampling(case, image.shape)
+        scan = simulate_kspace(image, self.n_coils, self.noise_std, case_seed(self.seed, case["name"]), **sampling)
+        return {
+            "kspace": scan.kspace,
+            **sampling,
+            "maps": scan.maps if self.maps == "true" else None,
+            "shape": image.shape,
+            "reference": scan.reference,
+            "affine": affine,
+            "info": {**source.info, "simulated": True, **info, "noise_std": self.noise_std, "maps": "true"},
+        }
+
+    def _raw(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        raw = read_kspace(case["path"], case.get("slice"))
+        kspace, mask, trajectory = raw["kspace"], raw["mask"], raw["trajectory"]
+        info = {**raw["info"], "simulated": False}
+        if raw["maps"] is None and self.maps != "espirit":
+            raise InputError(
+                f"{case['path']}: expected `sensitivity_maps` (maps = {self.maps}), found none; use maps = espirit"
+            )
+        reference = None
+        if raw["is_full"]:
+            images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
+            reference = np.sqrt((np.abs(images) ** 2).sum(0, keepdims=True)).astype(np.float32)
+            if not raw["has_mask"]:
+                chosen, settings = self._sampling(case, raw["shape"])
+                info |= settings
+                trajectory = chosen.get("trajectory")
+                if trajectory is None:
+                    mask = mask & chosen["mask"]
+                else:
+                    kspace = sample_kspace(images, trajectory).astype(np.complex64)
+        return {
+            "kspace": kspace,
+            "mask": mask,
+            "trajectory": trajectory,
+            "maps": raw["maps"],
+            "shape": raw["shape"],
+            "reference": reference,
+            "affine": raw["affine"],
+            "info": {**info, "maps": "file", "retrospective": reference is not None},
+        }
+
+    def _sampling(self, case: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[dict[str, NDArray], dict[str, Any]]:
+        """``mask`` ``(H, W)`` or ``trajectory``, and what to say about it."""
+        seed = case_seed(self.seed, case["name"] + "/mask")
+        info = {"pattern": self.pattern, "acceleration": self.acceleration}
+        if self.pattern == "radial":
+            n_spokes = n_radial_spokes(shape, self.acceleration)
+            start = np.random.default_rng(seed).uniform(0, np.pi)
+            return {"trajectory": radial_trajectory(shape, n_spokes, start)}, info | {"n_spokes": n_spokes}
+        if self.pattern == "poisson":
+            mask = poisson_mask(shape, self.acceleration, self.acs, seed)
+        else:
+            lines = equispaced_mask if self.pattern == "uniform" else random_mask
+            mask = np.broadcast_to(lines(shape[-1], self.acceleration, self.acs, seed=seed), shape).copy()
+        return {"mask": mask}, info | {"acs": self.acs}
+
+
+def _operator(scan: dict[str, Any], label: str) -> tuple[LinearOperator, torch.Tensor]:
+    """The operator with its coil maps (those of the scan, or ESPIRiT's), and what it is to explain."""
+    kspace, trajectory, maps = scan["kspace"], scan.get("trajectory"), scan["maps"]
+    if trajectory is None:
+        kspace = kspace * scan["mask"]
+    if maps is None:
+        centre, size = (kspace, None) if trajectory is None else grid_centre(kspace, trajectory, scan["shape"])
+        size = acs_size(scan["mask"]) if size is None else (size, size)
+        scan["info"] |= {"maps": "espirit", "acs_size": list(size)}
+        maps = espirit_maps(centre, size, name=label)
+    else:
+        maps = torch.from_numpy(np.ascontiguousarray(maps))
+    if trajectory is None:
+        return MultiCoilFourier(maps, torch.from_numpy(scan["mask"])), torch.from_numpy(kspace)
+    operator = NonCartesianFourier(maps, trajectory, density_compensation(trajectory))
+    return operator, operator.precondition(torch.from_numpy(kspace))
