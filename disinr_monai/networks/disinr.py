@@ -95,7 +95,7 @@ class DisINR(_Field):
         if len(indices) == 1:
             indices = indices * points.shape[0]
         prepared = self.prepare(flat)
-        images = [self.decode(prepared, self.subjects[i](flat)) for i in indices]
+        images = [self.render(flat, self.subjects[i], prepared) for i in indices]
         return torch.stack([image.t().reshape(self.out_channels, *points.shape[2:]) for image in images])
 
     def prepare(self, flat: Tensor) -> Tensor:
@@ -106,12 +106,24 @@ class DisINR(_Field):
     def decode(self, prepared: Tensor, subject_features: Tensor) -> Tensor:
         """Image values ``(n, C)`` from :meth:`prepare` and a subject encoder's features ``(n, F)``."""
         decoder = self.shared["decoder"]
-        hidden = prepared + decoder.linear(0, subject_features, slice(self._feature_dim, None))
-        return decoder.tail(hidden)
+        return decoder.product(subject_features, [self._subject_columns(), *decoder.weights[1:]], prepared)
+
+    def _subject_columns(self) -> Tensor:
+        return self.shared["decoder"].weights[0][:, self._feature_dim :]
 
     def render(self, flat: Tensor, subject: nn.Module, prepared: Tensor | None = None) -> Tensor:
-        """Image values ``(n, C)`` at ``(n, D)`` points for a subject encoder that need not be one of ``subjects``."""
-        return self.decode(self.prepare(flat) if prepared is None else prepared, subject(flat))
+        """Image values ``(n, C)`` at ``(n, D)`` points for a subject encoder that need not be one of ``subjects``.
+
+        Where the encoder ends in a perceptron, nothing lies between its last matrix and the decoder's first: their
+        product is taken of the matrices instead of all points.
+        """
+        prepared = self.prepare(flat) if prepared is None else prepared
+        decoder = self.shared["decoder"]
+        if not hasattr(subject, "inputs") or decoder.uses_tcnn(flat):
+            return self.decode(prepared, subject(flat))
+        *inner, last = subject.mlp.weights
+        weights = [*inner, self._subject_columns() @ last, *decoder.weights[1:]]
+        return decoder.product(subject.inputs(flat), weights, prepared, at=len(inner))
 
     def fresh_subject(self) -> nn.Module:
         """An untrained copy of the first subject encoder, to be fitted to a new scan."""
