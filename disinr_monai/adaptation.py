@@ -9,6 +9,7 @@ from tqdm import tqdm
 from disinr_monai.case_inferer import CaseInferer
 from disinr_monai.errors import InputError
 from disinr_monai.losses import MeasurementLoss
+from disinr_monai.networks.hash_grid import compact_grids
 
 
 class AdaptationInferer(CaseInferer):
@@ -77,7 +78,7 @@ class AdaptationInferer(CaseInferer):
         shape = (network.out_channels, *points.shape[2:])
         if not self.frozen:
             network = copy.deepcopy(network).requires_grad_(True)
-        subject = network.fresh_subject()
+        subject = compact_grids(network.fresh_subject(), flat)
         parameters = list(network.trainable_at_test(subject))
         if not self.frozen:
             parameters += list(network.shared.parameters())

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import speed
 from monai.bundle import ConfigWorkflow
 
 from disinr_monai.handlers.save_cases import summary_table
@@ -84,7 +85,10 @@ def main() -> None:
     command.add_argument("--output_dir", help="keep images and pictures here")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--quiet", action="store_true")
+    speed.add_command(commands)
     arguments, rest = parser.parse_known_args()
+    if arguments.command == "speed":
+        return speed.speed(parser.parse_args())
     if len(rest) % 2 or any(not key.startswith("--") for key in rest[::2]):
         raise SystemExit(f"error: options for the bundle come in pairs `--key value`, found {' '.join(rest)}")
     options = {key[2:]: _value(value) for key, value in zip(rest[::2], rest[1::2], strict=True)}

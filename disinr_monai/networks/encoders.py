@@ -1,7 +1,7 @@
 """Coordinate encoders: each maps points ``(n, in_dim)`` in [-1, 1] to features ``(n, out_dim)``.
 
-The contract of an encoder: attributes ``in_dim`` and ``out_dim``, a ``seed`` keyword, and ``reset(seed)``. One that ends
-in an :class:`MLP` named ``mlp`` also has ``inputs(points)``, what this MLP gets.
+The contract of an encoder: attributes ``in_dim`` and ``out_dim``, a ``seed`` keyword, and ``reset(seed)``. One that
+ends in an :class:`MLP` named ``mlp`` also has ``inputs(points)``, what this MLP gets.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class _FusedMLP(torch.autograd.Function):
         features, last, *rest = ctx.saved_tensors
         halves, hidden = rest[: len(rest) // 2], rest[len(rest) // 2 :]
         needs_features, needs_added, _, *needs = ctx.needs_input_grad
-        n, depth = len(features), len(halves)
+        depth = len(halves)
         grad_features = torch.empty_like(features) if needs_features else None
         grad_added = torch.empty_like(hidden[ctx.at]) if needs_added else None
         sums = [

@@ -55,9 +55,7 @@ class MLP(nn.Module):
         """Whether tiny-cuda-nn's kernels would be used for these features."""
         return self.amp and features.is_cuda and tcnn_backend.is_available()
 
-    def product(
-        self, features: Tensor, weights: Sequence[Tensor], added: Tensor | None = None, at: int = 0
-    ) -> Tensor:
+    def product(self, features: Tensor, weights: Sequence[Tensor], added: Tensor | None = None, at: int = 0) -> Tensor:
         """A perceptron of this module's kind and precision with other matrices; see :func:`fused_mlp`."""
         if self.amp:
             return fused_mlp(features, weights, added, at)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -22,9 +24,7 @@ def problem(seed: int = 0, n: int = 700):
     widths = (12, 16, 24, 20, 2)
     # Powers of two and small integers: exact in bfloat16 and in every sum, so that nothing is left to rounding.
     features = torch.randint(-2, 3, (n, widths[0]), generator=generator).float()
-    weights = [
-        torch.randint(-1, 2, (o, i), generator=generator).float() for i, o in zip(widths, widths[1:], strict=False)
-    ]
+    weights = [torch.randint(-1, 2, (o, i), generator=generator).float() for i, o in itertools.pairwise(widths)]
     weights = [w * (torch.rand(w.shape, generator=generator) < 0.2) for w in weights]
     added = torch.randint(-2, 3, (n, 24), generator=generator).float()
     gradient = torch.randint(-1, 2, (n, 2), generator=generator).float()
@@ -94,7 +94,6 @@ def test_the_float32_switch_gives_second_derivatives():
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     (first,) = torch.autograd.grad(mlp(x).square().sum(), x, create_graph=True)
     assert torch.autograd.grad(first.sum(), x)[0].abs().sum() > 0
-
 
 
 def test_no_points():
