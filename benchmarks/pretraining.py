@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.steps import Step, encoder, peak_memory_mb
+from benchmarks.steps import Step, clock, encoder, peak_memory_mb
 from disinr_monai.losses import MeasurementLoss
 from disinr_monai.memory import keep_freed_memory
 from disinr_monai.networks import DisINR
@@ -24,11 +23,11 @@ def pretrain(case: dict[str, Any], n_subjects: int, visits: int) -> dict[str, fl
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     loss, points, seconds = MeasurementLoss(tv_weight=0.03), case["points"][None], []
     for subject in range(visits):
-        start = time.perf_counter()
+        start = clock()
         optimizer.zero_grad(set_to_none=True)
         loss(network(points, subject), [case]).backward()
         optimizer.step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     swept = sum(bool(optimizer.state[p]) for s in network.subjects for p in s.parameters())
     touched = swept / sum(1 for _ in network.subjects[0].parameters())
     # The first visit also builds the interpolation matrix.

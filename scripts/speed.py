@@ -6,7 +6,6 @@ import argparse
 import math
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.floor import floor, measure_rates  # noqa: E402
 from benchmarks.pretraining import adapt, in_own_process, pretrain  # noqa: E402
 from benchmarks.slices import together  # noqa: E402
-from benchmarks.steps import Step, interleaved  # noqa: E402
+from benchmarks.steps import Step, clock, interleaved  # noqa: E402
 from disinr_monai import bundle  # noqa: E402
 from disinr_monai.data import list_cases  # noqa: E402
 from disinr_monai.data.phantoms import write_phantoms  # noqa: E402
@@ -64,7 +63,7 @@ def first_case(parser: ConfigParser, dataset_dir: str | None, n: int) -> dict[st
     task = parser["modality"]
     with tempfile.TemporaryDirectory() as folder:
         if dataset_dir is None:
-            write_phantoms(folder, task, 1, size=2 * n, seed=7)
+            write_phantoms(folder, task, 1, size=2 * n)
         case = list_cases(dataset_dir or folder, task, 1)[0]
         return parser.get_parsed_content("acquire")(case)
 
@@ -99,9 +98,9 @@ def sizes(options: dict[str, Any], dataset_dir: str | None, ratios: dict[str, fl
             ratios["disinr / ngp, iteration"] = times["disinr", "all"] / times["ngp", "all"]
             ratios["disinr / floor, iteration"] = times["disinr", "all"] / rows[-2]["seconds"]
         for method, inferer in parser.get_parsed_content("classical").items():
-            start = time.perf_counter()
+            start = clock()
             inferer(None, None, case=case)
-            rows.append(row("mri", f"whole image, {n}²", method, time.perf_counter() - start, size=n))
+            rows.append(row("mri", f"whole image, {n}²", method, clock() - start, size=n))
         print(f"{setting}: " + ", ".join(f"{m} {times[m, 'all']:.3f} s" for m in steps), flush=True)
     fitted = [(r["size"] ** 2, r["seconds"]) for r in rows if r["method"] == "disinr"]
     ratios["growth with pixels (exponent)"] = exponent(fitted)
@@ -155,9 +154,9 @@ def to_quality(task: str, options: dict, dataset_dir: str | None, ratios: dict[s
     def fit(method: str, start: Any, until: float = math.inf) -> tuple[float, float]:
         step, seconds, metrics = Step(method, case, loss, start), 0.0, {}
         for iteration in range(1, options["iterations"] + 1):
-            begin = time.perf_counter()
+            begin = clock()
             image = step()
-            seconds += time.perf_counter() - begin
+            seconds += clock() - begin
             if iteration % 5 == 0:
                 metrics = score(image)
                 if metrics["psnr"] >= until:
@@ -172,9 +171,9 @@ def to_quality(task: str, options: dict, dataset_dir: str | None, ratios: dict[s
     ratios[f"ngp / disinr_paper, time to NGP's PSNR, {task}"] = ngp_seconds / seconds
     methods = {"disinr": parser.get_parsed_content("learned"), **parser.get_parsed_content("classical")}
     for method, inferer in methods.items():
-        begin = time.perf_counter()
+        begin = clock()
         image = inferer(case["points"][None], network, case=case)
-        seconds = time.perf_counter() - begin
+        seconds = clock() - begin
         rows.append(row(task, setting, method, seconds, **score(image[0])))
         if method == "disinr":
             ratios[f"disinr, seconds a slice, {task}"] = seconds
@@ -213,11 +212,19 @@ def table(rows: list[dict[str, Any]], ratios: dict[str, float]) -> str:
 STAGES = ("encode", "mlp", "operator", "optimiser", "other")
 
 
+PARTS = {
+    "sizes": sizes,
+    "slices": slices,
+    "subjects": subjects,
+    "mri": lambda *given: to_quality("mri", *given),
+    "ct": lambda options, _, ratios: to_quality("ct", options, None, ratios),
+}
+
+
 def add_command(commands: Any) -> None:
     command = commands.add_parser("speed", help="cost against size, and the ratios that it is judged by")
     command.add_argument("--dataset_dir", help="scans of your own instead of phantoms (MRI; CT then takes phantoms)")
     command.add_argument("--output", default="speed.json")
-    command.add_argument("--seed", type=int, default=0)
     command.add_argument(
         "--quick", action="store_true", help="small sizes, to see that it runs; the ratios mean nothing"
     )
@@ -226,14 +233,15 @@ def add_command(commands: Any) -> None:
 
 def speed(arguments: argparse.Namespace) -> None:
     """Run the suite, write the JSON, print the table."""
-    torch.manual_seed(arguments.seed)
     keep_freed_memory()
     options, ratios = QUICK if arguments.quick else FULL, {}
-    given = (options, arguments.dataset_dir, ratios)
-    rows = sizes(*given) + slices(*given) + subjects(*given)
-    rows += to_quality("mri", *given) + to_quality("ct", options, None, ratios)
+    wanted = arguments.parts.split(",")
+    unknown = [name for name in wanted if name not in PARTS]
+    if unknown:
+        raise SystemExit(f"error: parts: {unknown[0]!r} is unknown; known: {', '.join(PARTS)}")
+    rows = [row for name in wanted for row in PARTS[name](options, arguments.dataset_dir, ratios)]
     if not tcnn_backend.is_available():
         print("tinycudann: not here, left out")
-    write_results(arguments.output, rows, arguments.seed, ratios)
+    write_results(arguments.output, rows, 0, ratios)
     print(table(rows, ratios))
     print(f"written to {arguments.output}")

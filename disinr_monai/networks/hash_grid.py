@@ -108,7 +108,7 @@ class HashGrid(nn.Module):
         """Keep only the rows of the table that ``points`` touch, for a fit to these points that is thrown away after.
 
         The others have no influence and no gradient, so that Adam gives exactly the same values; it and the sparse
-        products have less to pass through (256²: 16 % of 612,720 rows are never touched, 128²: two thirds). Does
+        products have less to pass through (of 611,672 rows 256² points touch 87 %, 128² points 35 %). Does
         nothing where the points are not fixed or tiny-cuda-nn does the work.
         """
         if self._compact is not None or not self.fixed_points or (self.table.is_cuda and tcnn_backend.is_available()):
