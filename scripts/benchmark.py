@@ -3,7 +3,9 @@
     python scripts/benchmark.py quality --task ct --dataset_dir DIR --checkpoint model.pt \
         --methods disinr,ngp,tv,fbp --n_views 60 --output results.json
 
-Every option that is not listed here goes to the bundle as an override (`--n_views 60`, `--acceleration 8`, ...).
+    python scripts/benchmark.py speed --output speed.json
+
+Every option of `quality` that is not listed here goes to the bundle as an override (`--n_views 60`, ...).
 """
 
 from __future__ import annotations
