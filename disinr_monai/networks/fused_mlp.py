@@ -29,6 +29,9 @@ def fused_mlp(features: Tensor, weights: Sequence[Tensor], added: Tensor | None 
     Returns:
         ``(n, out)``, float32.
     """
+    # Coordinates come as MONAI's tensors with metadata, which nothing here needs and which cost time in every call.
+    features = features.as_subclass(Tensor)
+    added = None if added is None else added.as_subclass(Tensor)
     return _FusedMLP.apply(features, added, at, *weights)
 
 
@@ -39,7 +42,7 @@ class _FusedMLP(torch.autograd.Function):
         halves = [weight.to(torch.bfloat16) for weight in inner]
         features = features.to(torch.bfloat16)
         n = len(features)
-        hidden = [features.new_empty(n, len(weight)) for weight in halves]
+        hidden = [features.new_empty((n, len(weight))) for weight in halves]
         out = torch.empty(n, len(last), dtype=torch.float32, device=features.device)
         for rows in _blocks(features):
             values = features[rows]
@@ -68,7 +71,7 @@ class _FusedMLP(torch.autograd.Function):
             for weight, need in zip((*halves, last), needs, strict=True)
         ]
         last_half = last.to(torch.bfloat16)
-        spare = [features.new_empty(_block_size(features), len(weight)) for weight in halves]
+        spare = [features.new_empty((_block_size(features), len(weight))) for weight in halves]
         # Below this layer nothing is asked for.
         lowest = 0 if needs_features else min([i for i, need in enumerate(needs) if need] + [ctx.at] * needs_added)
         for rows in _blocks(features):
