@@ -10,6 +10,7 @@ from tqdm import tqdm
 from disinr_monai.case_inferer import CaseInferer
 from disinr_monai.errors import InputError
 from disinr_monai.losses import MeasurementLoss
+from disinr_monai.networks.hash_grid import compact_grids
 from disinr_monai.operators import LinearOperator
 
 
@@ -79,7 +80,7 @@ class AdaptationInferer(CaseInferer):
         network.set_amp(self.amp)
         flat = torch.as_tensor(points[0]).flatten(1).t().contiguous()
         shape = (network.out_channels, *points.shape[2:])
-        field = copy.deepcopy(network).requires_grad_(not self.frozen)
+        field = compact_grids(copy.deepcopy(network), flat).requires_grad_(not self.frozen)
         fitted = field.fitted_at_test() if self.frozen else field.parameters()
         groups = [{"params": [parameter.requires_grad_(True) for parameter in fitted]}]
         operator, more = self.start_operator(operator, measurement)

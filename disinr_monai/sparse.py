@@ -88,6 +88,18 @@ class SparseMatrix(nn.Module):
         parts = (matrix.values().numpy(), matrix.col_indices().numpy(), matrix.crow_indices().numpy())
         return SparseMatrix(scipy.sparse.csr_matrix(parts, shape=self.shape, copy=False)[rows], self.dtype)
 
+    def without_empty_columns(self) -> tuple[Tensor, SparseMatrix]:
+        """The columns that are not all zero (their numbers, ascending) and the matrix of these alone."""
+        matrix = self._pair.matrix.cpu()
+        indices = matrix.col_indices().numpy()
+        used = np.zeros(self.shape[1], dtype=bool)
+        used[indices] = True
+        place = np.cumsum(used, dtype=np.int32) - 1
+        parts = (matrix.values().numpy(), place[indices], matrix.crow_indices().numpy())
+        part = scipy.sparse.csr_matrix(parts, shape=(self.shape[0], int(used.sum())), copy=False)
+        device = self._pair.matrix.device
+        return torch.from_numpy(np.flatnonzero(used)).to(device), SparseMatrix(part, self.dtype).to(device)
+
     def __deepcopy__(self, memo: dict) -> SparseMatrix:
         # A constant need not be copied, and a CT system matrix is large.
         return self.shared()

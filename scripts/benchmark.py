@@ -8,7 +8,9 @@ their own: give `--checkpoints strainer=PATH,meta=PATH`, or they are pre-trained
 `--pretraining_dir`. With neither, DIR is split by subject: half of its subjects are for their pre-training, and all
 methods run on the others.
 
-Every option that is not listed here goes to the bundle as an override (`--n_views 60`, `--acceleration 8`, ...).
+    python scripts/benchmark.py speed --output speed.json
+
+Every option of `quality` that is not listed here goes to the bundle as an override (`--n_views 60`, ...).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import speed
 from monai.bundle import ConfigWorkflow
 
 from disinr_monai.bundle import known_keys
@@ -224,7 +227,10 @@ def main() -> None:
     command.add_argument("--output_dir", help="keep images, pictures and pre-trained checkpoints here")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--quiet", action="store_true")
+    speed.add_command(commands)
     arguments, rest = parser.parse_known_args()
+    if arguments.command == "speed":
+        return speed.speed(parser.parse_args())
     try:
         quality(arguments, override_options(rest))
     except InputError as error:

@@ -40,7 +40,8 @@ def test_nothing_of_the_network_changes():
 
 
 def test_unfrozen_fits_more_than_frozen():
-    losses = [adapt(small_network(), frozen=frozen)[0].history[-1]["loss"] for frozen in (True, False)]
+    # At a small rate: at a large one the loss jumps about, and which of the two is lower at the end is chance.
+    losses = [adapt(small_network(), frozen=f, lr=1e-3)[0].history[-1]["loss"] for f in (True, False)]
     assert losses[1] < losses[0]
 
 

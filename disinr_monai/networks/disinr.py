@@ -60,9 +60,16 @@ class DisINR(Field):
         return self.shared["decoder"].linear(0, features, slice(0, self._feature_dim))
 
     def render(self, flat: Tensor, prepared: Tensor | None = None, subject: int = 0) -> Tensor:
-        """Image values ``(n, C)`` at points ``(n, D)``."""
-        if prepared is None:
-            prepared = self.prepare(flat)
-        decoder = self.shared["decoder"]
-        hidden = prepared + decoder.linear(0, self.subjects[subject](flat), slice(self._feature_dim, None))
-        return decoder.tail(hidden)
+        """Image values ``(n, C)`` at points ``(n, D)``.
+
+        Where the subject encoder ends in a perceptron, nothing lies between its last matrix and the decoder's first:
+        their product is taken of the matrices instead of all points.
+        """
+        prepared = self.prepare(flat) if prepared is None else prepared
+        own, decoder = self.subjects[subject], self.shared["decoder"]
+        columns, *outer = decoder.weights
+        columns = columns[:, self._feature_dim :]
+        if not hasattr(own, "inputs") or decoder.uses_tcnn(flat):
+            return decoder.product(own(flat), [columns, *outer], prepared)
+        *inner, last = own.mlp.weights
+        return decoder.product(own.inputs(flat), [*inner, columns @ last, *outer], prepared, at=len(inner))

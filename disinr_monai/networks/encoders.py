@@ -1,6 +1,7 @@
 """Coordinate encoders: each maps points ``(n, in_dim)`` in [-1, 1] to features ``(n, out_dim)``.
 
-The contract of an encoder: attributes ``in_dim`` and ``out_dim``, a ``seed`` keyword, and ``reset(seed)``.
+The contract of an encoder: attributes ``in_dim`` and ``out_dim``, a ``seed`` keyword, and ``reset(seed)``. One that
+ends in an :class:`MLP` named ``mlp`` also has ``inputs(points)``, what this MLP gets.
 """
 
 from __future__ import annotations
@@ -67,8 +68,12 @@ class HashGridEncoder(nn.Module):
         self.grid.reset(2 * seed)
         self.mlp.reset(2 * seed + 1)
 
+    def inputs(self, points: Tensor) -> Tensor:
+        """What the MLP gets: the grid's features."""
+        return self.grid(points)
+
     def forward(self, points: Tensor) -> Tensor:
-        return self.mlp(self.grid(points))
+        return self.mlp(self.inputs(points))
 
 
 class FrequencyEncoder(nn.Module):
@@ -103,9 +108,13 @@ class FrequencyEncoder(nn.Module):
         """Start afresh from ``seed``."""
         self.mlp.reset(seed)
 
-    def forward(self, points: Tensor) -> Tensor:
+    def inputs(self, points: Tensor) -> Tensor:
+        """What the MLP gets: sines and cosines."""
         phase = (points.unsqueeze(-1) * self.frequencies).flatten(1)
-        return self.mlp(torch.cat((phase.sin(), phase.cos()), dim=-1))
+        return torch.cat((phase.sin(), phase.cos()), dim=-1)
+
+    def forward(self, points: Tensor) -> Tensor:
+        return self.mlp(self.inputs(points))
 
 
 class SirenEncoder(nn.Module):

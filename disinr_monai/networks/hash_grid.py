@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +78,7 @@ class HashGrid(nn.Module):
         self.out_dim = n_levels * n_features_per_level
         self.levels = _make_levels(in_dim, n_levels, log2_hashmap_size, base_resolution, per_level_scale)
         last = self.levels[-1]
+        self._compact: tuple[Tensor, SparseMatrix] | None = None
         self.table = nn.Parameter(torch.empty(last.offset + last.n_entries, n_features_per_level))
         self.reset(seed)
 
@@ -90,12 +92,34 @@ class HashGrid(nn.Module):
         """Encode ``(n, in_dim)`` points in [-1, 1] as ``(n, n_levels * n_features_per_level)`` features."""
         if points.shape[-1] != self.in_dim or points.ndim != 2:
             raise ValueError(f"HashGrid: points must have shape (n, {self.in_dim}), found {tuple(points.shape)}")
+        if self._compact is not None:
+            known, matrix = self._compact
+            if not torch.equal(known, points):
+                raise ValueError("HashGrid: a compact grid encodes only the points that it was made compact for")
+            return matrix(self.table).view(points.shape[0], self.out_dim)
         if self.table.is_cuda and tcnn_backend.is_available():
             return tcnn_backend.encode(self, (points + 1) / 2)
         if self.fixed_points:
             matrix = _interpolation_matrix(points, self.levels, self.table.dtype)
             return matrix(self.table).view(points.shape[0], self.out_dim)
         return self._gather(points)
+
+    def compact(self, points: Tensor) -> None:
+        """Keep only the rows of the table that ``points`` touch, for a fit to these points that is thrown away after.
+
+        The others have no influence and no gradient, so that Adam gives exactly the same values; it and the sparse
+        products have less to pass through (of 611,672 rows 256² points touch 87 %, 128² points 35 %). Does
+        nothing where the points are not fixed or tiny-cuda-nn does the work.
+        """
+        if self._compact is not None or not self.fixed_points or (self.table.is_cuda and tcnn_backend.is_available()):
+            return
+        matrix = _interpolation_matrix(points, self.levels, self.table.dtype)
+        if matrix not in _COMPACT:
+            _COMPACT[matrix] = matrix.without_empty_columns()
+        rows, part = _COMPACT[matrix]
+        with torch.no_grad():
+            self.table = nn.Parameter(self.table[rows], requires_grad=self.table.requires_grad)
+        self._compact = (points.detach().clone(), part)
 
     def _gather(self, points: Tensor) -> Tensor:
         rows, weights = interpolation(points, self.levels)  # (n, L, 2^D)
@@ -167,6 +191,16 @@ def _row_in_level(corner: Tensor, level: Level) -> Tensor:
 # used by mistake; the comparison costs microseconds.
 _CACHE: list[tuple[Tensor, tuple[Level, ...], SparseMatrix]] = []
 _CACHE_SIZE = 4
+# Of each such matrix, the columns that are used and the matrix of these; goes when the matrix goes.
+_COMPACT: weakref.WeakKeyDictionary[SparseMatrix, tuple[Tensor, SparseMatrix]] = weakref.WeakKeyDictionary()
+
+
+def compact_grids(network: nn.Module, points: Tensor) -> nn.Module:
+    """Make every hash grid in a network compact (see :meth:`HashGrid.compact`); returns the network."""
+    for module in network.modules():
+        if isinstance(module, HashGrid):
+            module.compact(points)
+    return network
 
 
 def _interpolation_matrix(points: Tensor, levels: tuple[Level, ...], dtype: torch.dtype) -> SparseMatrix:

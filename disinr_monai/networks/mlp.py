@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from disinr_monai.networks import tcnn_backend
+from disinr_monai.networks.fused_mlp import fused_mlp
 
 
 class MLP(nn.Module):
@@ -45,9 +47,23 @@ class MLP(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """``(n, in_dim)`` to ``(n, out_dim)``."""
-        if self.amp and features.is_cuda and tcnn_backend.is_available():
+        if self.uses_tcnn(features):
             return tcnn_backend.apply_mlp(self, features)
-        return self.tail(self.linear(0, features))
+        return self.product(features, self.weights)
+
+    def uses_tcnn(self, features: Tensor) -> bool:
+        """Whether tiny-cuda-nn's kernels would be used for these features."""
+        return self.amp and features.is_cuda and tcnn_backend.is_available()
+
+    def product(self, features: Tensor, weights: Sequence[Tensor], added: Tensor | None = None, at: int = 0) -> Tensor:
+        """A perceptron of this module's kind and precision with other matrices; see :func:`fused_mlp`."""
+        if self.amp:
+            return fused_mlp(features, weights, added, at)
+        for layer, weight in enumerate(weights):
+            features = functional.linear(features if layer == 0 else torch.relu(features), weight)
+            if added is not None and layer == at:
+                features = features + added
+        return features
 
     def linear(self, layer: int, features: Tensor, columns: slice = slice(None)) -> Tensor:
         """Product with one matrix, or with some of its columns; in bfloat16 when ``amp`` is on."""
@@ -55,9 +71,3 @@ class MLP(nn.Module):
         if self.amp:
             return functional.linear(features.to(torch.bfloat16), weight.to(torch.bfloat16))
         return functional.linear(features, weight)
-
-    def tail(self, hidden: Tensor) -> Tensor:
-        """The rest of the network after the first matrix: ``(n, hidden_dim)`` pre-activations to ``(n, out_dim)``."""
-        for layer in range(1, self.n_layers):
-            hidden = self.linear(layer, torch.relu(hidden))
-        return functional.linear(torch.relu(hidden).to(self.weights[-1].dtype), self.weights[-1])

@@ -150,3 +150,23 @@ def test_parity_with_tiny_cuda_nn(in_dim, rng):
     encoder.mlp.amp = True
     torch.testing.assert_close(encoder.grid(points.cuda()).cpu(), encoder.cpu().grid(points), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(encoder.cuda()(points.cuda()).cpu(), expected, rtol=2e-2, atol=2e-2)
+
+
+def test_a_compact_grid_is_fitted_to_the_same_values():
+    """Adam on the rows that the points touch gives bit for bit what Adam on the whole table gives."""
+    points = torch.rand(50, 2, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    target = torch.randn(50, 80, generator=torch.Generator().manual_seed(4))
+    whole, compact = HashGrid(log2_hashmap_size=12, seed=5), HashGrid(log2_hashmap_size=12, seed=5)
+    compact.compact(points)
+    assert len(compact.table) < 0.2 * len(whole.table)
+    fitted = []
+    for grid in (whole, compact):
+        optimizer = torch.optim.Adam(grid.parameters(), lr=1e-2, fused=True)
+        for _ in range(5):
+            optimizer.zero_grad()
+            (grid(points) - target).abs().mean().backward()
+            optimizer.step()
+        fitted.append(grid(points).detach())
+    assert torch.equal(*fitted)
+    with pytest.raises(ValueError, match="only the points that it was made compact for"):
+        compact(points.flip(0))

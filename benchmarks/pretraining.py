@@ -1,0 +1,54 @@
+"""Time of a pre-training step and the memory of a whole process, each measured in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.steps import Step, clock, encoder, peak_memory_mb
+from disinr_monai.losses import MeasurementLoss
+from disinr_monai.memory import keep_freed_memory
+from disinr_monai.networks import DisINR
+
+
+def pretrain(case: dict[str, Any], n_subjects: int, visits: int) -> dict[str, float]:
+    """Visit the first ``visits`` of ``n_subjects`` once each; one optimiser holds all of them, as in the trainer."""
+    keep_freed_memory()
+    network = DisINR(encoder, case["operator"].domain_shape[0], n_subjects=n_subjects)
+    network.set_amp(True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    loss, points, seconds = MeasurementLoss(tv_weight=0.03), case["points"][None], []
+    for subject in range(visits):
+        start = clock()
+        optimizer.zero_grad(set_to_none=True)
+        loss(network(points, subject), [case]).backward()
+        optimizer.step()
+        seconds.append(clock() - start)
+    swept = sum(bool(optimizer.state[p]) for s in network.subjects for p in s.parameters())
+    touched = swept / sum(1 for _ in network.subjects[0].parameters())
+    # The first visit also builds the interpolation matrix.
+    return {"seconds": statistics.median(seconds[1:]), "peak_memory_mb": peak_memory_mb(), "subjects_touched": touched}
+
+
+def adapt(case: dict[str, Any], method: str, n_iterations: int = 3) -> dict[str, float]:
+    """Some iterations of a fit, for the memory that they take."""
+    keep_freed_memory()
+    step = Step(method, case, MeasurementLoss(tv_weight=0.03))
+    for _ in range(n_iterations):
+        step()
+    return {"peak_memory_mb": peak_memory_mb()}
+
+
+def in_own_process(function: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
+    """Result of a function in a fresh process, whose peak memory is then that of the function."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_with_threads, (torch.get_num_threads(), function, arguments))
+
+
+def _with_threads(n_threads: int, function: Callable[..., dict[str, float]], arguments: tuple) -> Any:
+    torch.set_num_threads(n_threads)
+    return function(*arguments)
