@@ -62,8 +62,11 @@ class Step:
             self.constant = lambda: plain.shared(self.flat)
             return
         network.set_amp(amp)
-        field = compact_grids(copy.deepcopy(network), self.flat).requires_grad_(False)
-        self.parameters = [parameter.requires_grad_(True) for parameter in field.fitted_at_test()]
+        field = copy.deepcopy(network).requires_grad_(False)
+        for parameter in field.fitted_at_test():
+            parameter.requires_grad_(True)
+        compact_grids(field, self.flat)
+        self.parameters = list(field.fitted_at_test())
         prepared = field.prepare(self.flat)
         self.optimizer = torch.optim.Adam(self.parameters, lr=1e-3, fused=True)
         self.render = lambda: field.render(self.flat, prepared)

@@ -80,9 +80,11 @@ class AdaptationInferer(CaseInferer):
         network.set_amp(self.amp)
         flat = torch.as_tensor(points[0]).flatten(1).t().contiguous()
         shape = (network.out_channels, *points.shape[2:])
-        field = compact_grids(copy.deepcopy(network), flat).requires_grad_(not self.frozen)
-        fitted = field.fitted_at_test() if self.frozen else field.parameters()
-        groups = [{"params": [parameter.requires_grad_(True) for parameter in fitted]}]
+        field = copy.deepcopy(network).requires_grad_(not self.frozen)
+        for parameter in field.fitted_at_test():
+            parameter.requires_grad_(True)
+        compact_grids(field, flat)
+        groups = [{"params": [parameter for parameter in field.parameters() if parameter.requires_grad]}]
         operator, more = self.start_operator(operator, measurement)
         groups += more
         parameters = [parameter for group in groups for parameter in group["params"]]

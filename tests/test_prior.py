@@ -397,12 +397,29 @@ def test_guard_returns_the_classical_image_of_a_sabotaged_prior(modality, dc_wei
     refiner = prior_of(network).refiner
     torch.manual_seed(0)
     torch.nn.init.normal_(refiner.last.weight, std=1.0)
-    method = LearnedReconstruction()
+    method = LearnedReconstruction(tv_shares=())
     with caplog.at_level(logging.WARNING):
         image = method(None, network, case=case)[0]
     assert method.history[0]["fallback"] == 1
     assert "the classical one is returned" in caplog.text
     torch.testing.assert_close(image, prior_of(network).start(None, None, case=case)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_guard_finds_a_better_weight_of_total_variation(caplog):
+    case = mri_case()
+    case["measurement"] = case["measurement"] + 0.1 * torch.randn(
+        case["measurement"].shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(5)
+    ) * (case["measurement"] != 0)
+    network = network_with(partial(make_prior, "mri"))
+    prior = prior_of(network)
+    prior.start.tv_weight = prior.weak.tv_weight = 1e-5
+    torch.nn.init.normal_(prior.refiner.last.weight, std=1.0)
+    method = LearnedReconstruction(tv_shares=(1e3, 3e3))
+    image = method(None, network, case=case)[0]
+    assert method.history[0]["fallback"] == 1
+    images = image, prior.start(None, None, case=case)[0]
+    errors = [float((x.norm(dim=0) - case["reference"][0]).square().mean()) for x in images]
+    assert errors[0] < 0.7 * errors[1]
 
 
 def test_network_without_prior_is_refused():

@@ -196,9 +196,9 @@ _COMPACT: weakref.WeakKeyDictionary[SparseMatrix, tuple[Tensor, SparseMatrix]] =
 
 
 def compact_grids(network: nn.Module, points: Tensor) -> nn.Module:
-    """Make every hash grid in a network compact (see :meth:`HashGrid.compact`); returns the network."""
+    """Make every hash grid of a network that is fitted compact (see :meth:`HashGrid.compact`); returns the network."""
     for module in network.modules():
-        if isinstance(module, HashGrid):
+        if isinstance(module, HashGrid) and module.table.requires_grad:
             module.compact(points)
     return network
 
