@@ -22,7 +22,8 @@ class AdaptationInferer(CaseInferer):
     For :class:`~disinr_monai.networks.DisINR` :math:`\theta` is a fresh subject encoder beside the frozen pair, for
     :class:`~disinr_monai.networks.NaiveINR` the whole network from scratch; see ``fitted_at_test`` of each. A copy is
     fitted: the network given stays as it is, so every scan starts from the same weights. What is frozen and the same
-    for all iterations (``prepare``) is computed once.
+    for all iterations (``prepare``) is computed once. After a call, ``fitted`` holds the copy:
+    it *is* that scan's image.
 
     Args:
         loss: the measurement loss.
@@ -65,6 +66,7 @@ class AdaptationInferer(CaseInferer):
         self.amp, self.frozen = amp, frozen
         self.early_stop, self.holdout, self.check_every, self.patience = early_stop, holdout, check_every, patience
         self.seed, self.quiet = seed, quiet
+        self.fitted: nn.Module | None = None
 
     @torch.enable_grad()
     def reconstruct(
@@ -88,6 +90,7 @@ class AdaptationInferer(CaseInferer):
         operator, more = self.start_operator(operator, measurement)
         groups += more
         parameters = [parameter for group in groups for parameter in group["params"]]
+        self.fitted = field
         prepared = field.prepare(flat)
         if prepared is not None and prepared.requires_grad:
             prepared = None  # it is fitted, so it is computed anew in every iteration
