@@ -2,7 +2,8 @@
 
     python scripts/write_benchmarks.py
 
-A result file is what `scripts/benchmark.py` writes, with an optional `"title"` and `"notes"` (a list of sentences).
+A result file is what `scripts/benchmark.py` writes, with an optional `"title"` and `"notes"` (a list of sentences). The
+page also shows what `scripts/study.py` wrote to benchmarks/studies and `scripts/tune.py` to benchmarks/tuning.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from disinr_monai.handlers.save_cases import summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+STUDIES = ROOT / "benchmarks" / "studies"
+TUNING = ROOT / "benchmarks" / "tuning"
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 
@@ -44,6 +47,30 @@ def by_subject(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def study_part(result: dict[str, Any], title: str) -> list[str]:
+    """One study: title, setting, table."""
+    rows = result["rows"]
+    setting = rows[0]["setting"]
+    return [f"### {title}", "", f"Setting: {setting}.", *result.get("notes", []), "", *table(rows), ""]
+
+
+def tuning_part(result: dict[str, Any]) -> list[str]:
+    """Every trial of every method in one file, in the order of the first setting."""
+    lines: list[str] = []
+    for found in result["tuned"]:
+        keys = [key for key in found["trials"][0] if key != "psnr"]
+        names = ", ".join(key.split("#")[-1] for key in keys)
+        setting = ", ".join(f"{k} {v}" for k, v in found["setting"].items())
+        trials = sorted(found["trials"], key=lambda trial: trial[keys[0]])
+        curve = "; ".join(", ".join(_short(trial[key]) for key in keys) + f": {trial['psnr']:.2f}" for trial in trials)
+        lines += [f"- {found['task']}, {found['method']} ({setting}), {names}: {curve}"]
+    return lines
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
 def main() -> None:
     page = [
         "# Benchmarks",
@@ -65,6 +92,17 @@ def main() -> None:
         versions = ", ".join(f"{k} {v}" for k, v in header["versions"].items())
         page += [f"Seed {header['seed']}; {header['hardware']}; {versions}.", ""]
         short += [f"**{title}**", "", *table(rows), ""]
+    studies = sorted(STUDIES.glob("*.json"))
+    if studies:
+        page += ["## Studies", "", "`scripts/study.py`; see [the how-to](how-to/peers.md).", ""]
+        for path in studies:
+            result = json.loads(path.read_text())
+            page += study_part(result, result.get("title", path.stem))
+    tuning = sorted(TUNING.glob("*.json"))
+    if tuning:
+        page += ["## Tuning of the classical methods", ""]
+        page += ["PSNR (dB) on pre-training subjects, by value; `scripts/tune.py`. ", ""]
+        page += [line for path in tuning for line in tuning_part(json.loads(path.read_text()))]
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join(page).rstrip() + "\n")
     readme = ROOT / "README.md"
     text = readme.read_text()
