@@ -124,7 +124,7 @@ def test_config_page_has_every_simple_key_with_its_default(name):
         assert key in documented, f"docs/configs.md: {key} of configs/{name}.json is missing"
         section, default = documented[key]
         if name != "ct" or section.startswith("## CT"):
-            assert default == f"`{json.dumps(value)}`", f"docs/configs.md: default of {key}"
+            assert f"`{json.dumps(value)}`" in default, f"docs/configs.md: default of {key}"
 
 
 def test_sinogram_example(tmp_path, monkeypatch):
