@@ -209,6 +209,8 @@ class FanBeam(LinearOperator):
             return part, lambda values: values[..., views[0] : views[-1] + 1 : step, :]
         return part, lambda values: values[..., views, :]
 
+    withheld_is_typical = True
+
     def split(self, index: int, generator: torch.Generator) -> Tensor:
         """Every second view, the other ones, every fourth, all but these, and so on."""
         n_views = self.range_shape[1]

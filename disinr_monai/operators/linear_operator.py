@@ -67,6 +67,10 @@ class LinearOperator(nn.Module, ABC):
         """
         return torch.rand(self.range_shape, generator=generator) < fraction
 
+    # Whether what `withhold` takes says as much of every frequency of the image as what it leaves: a projection does, a
+    # line beside the centre of k-space does not.
+    withheld_is_typical = False
+
     def withhold(self, fraction: float, generator: torch.Generator) -> Tensor:
         """As :meth:`hold_out`, but of whole projections or lines: gaps of the kind that the scan itself has."""
         return self.hold_out(fraction, generator)
