@@ -49,7 +49,7 @@ class LearnedReconstruction(CaseInferer):
         non_negative: bool = False,
         guard: bool = True,
         holdout: float = 0.1,
-        tolerance: float = 0.007,
+        tolerance: float = 0.05,
         tv_shares: Sequence[float] = (0.3, 3.0, 9.0),
         tv_iterations: int = 60,
         amp: bool = True,
@@ -133,7 +133,7 @@ class LearnedReconstruction(CaseInferer):
 
         .. math:: E_\text{held}(x) + \max(E_\text{kept}(x) - ε, 0)
 
-        with the noise :math:`ε`. The second term is for MRI alone: withheld lines lie far out, where noise rules and the
+        with the noise :math:`ε`. The second term is for MRI: withheld lines lie far out, where noise rules and the
         smoothest image wins; that it does not fit the others is what speaks against it. In CT what a grid of pixels
         cannot explain is left over by every good image.
 
