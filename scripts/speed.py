@@ -228,7 +228,7 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--quick", action="store_true", help="small sizes, to see that it runs; the ratios mean nothing"
     )
-    command.set_defaults(run=speed)
+    command.add_argument("--parts", default=",".join(PARTS), help="run these only (default: all)")
 
 
 def speed(arguments: argparse.Namespace) -> None:
