@@ -37,7 +37,7 @@ def write_results(
 
 def write_json(path: str | Path, content: dict[str, Any], seed: int) -> None:
     """Write ``content`` with a header that says where and how it was made, whole or not at all."""
-    found = versions()
+    found = dict(versions())  # a copy: it is cached
     hardware = found.pop("hardware", "unknown")
     header = {"seed": seed, "versions": found, "hardware": hardware, "command": " ".join(sys.argv)}
     with atomic_path(path) as temporary:
