@@ -8,7 +8,7 @@ import torch
 from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
-from disinr_monai.data.units import CT_WINDOW_LOW
+from disinr_monai.data.modalities import facts_of
 
 
 def to_display(image: Tensor, modality: str, image_scale: float = 1.0) -> Tensor:
@@ -21,11 +21,7 @@ def to_display(image: Tensor, modality: str, image_scale: float = 1.0) -> Tensor
         image_scale: factor from network to reference units.
     """
     image = torch.as_tensor(image).detach().float()
-    if modality == "ct":
-        return (image * image_scale - CT_WINDOW_LOW).clamp(0, 1)
-    if modality == "mri":
-        return torch.linalg.vector_norm(image, dim=0, keepdim=True) * image_scale
-    return image * image_scale
+    return facts_of(modality).display(image, image_scale)
 
 
 def image_metrics(image: Tensor, reference: Tensor) -> dict[str, float]:

@@ -123,6 +123,8 @@ def add_checkpoints(arguments: argparse.Namespace, given: dict[str, str], option
             f"subject, {len(parts['pretraining'])} for pre-training, {len(parts['test'])} for the evaluation of all "
             "methods"
         )
+        if "disinr" in arguments.methods.split(",") and not given.get("disinr"):
+            print("disinr takes the shipped checkpoint: scans that it was trained on (models/README.md) prove nothing")
         source, options["dataset_dir"] = str(out / "split" / "pretraining"), str(out / "split" / "test")
     for method in missing:
         folder = out / f"{arguments.task}-{method}-pretraining"

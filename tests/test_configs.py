@@ -163,6 +163,8 @@ def test_prior_is_not_used_with_another_start(with_prior, phantoms, tmp_path):
 def test_inference_uses_the_prior_where_there_is_one(with_prior, phantoms, tmp_path, modality, overlays):
     run("inference", overlays, modality, phantoms, tmp_path, checkpoint=str(with_prior[modality] / "model.pt"))
     check_outputs(tmp_path, phantoms, modality, "inference", overlays[0] if overlays else "disinr")
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert {row["fallback"] for row in rows} <= ({""} if overlays else {"0", "1"})
 
 
 @pytest.mark.parametrize("pattern", ["random", "poisson", "radial"])

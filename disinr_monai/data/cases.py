@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from disinr_monai.data.hdf5 import open_hdf5
+from disinr_monai.data.modalities import MODALITIES, modality_of
 from disinr_monai.data.naming import safe_name, subjects_of, unique_names
 from disinr_monai.data.read_dicom import is_dicom, is_image, read_dicom_header, sort_series
 from disinr_monai.data.read_image import canonical_slice_axis, nifti_slices
@@ -16,12 +17,6 @@ from disinr_monai.errors import InputError
 
 _HDF5 = (".h5", ".hdf5")
 _NIFTI = (".nii", ".nii.gz")
-_MEASUREMENT = {"mri": "kspace", "ct": "sinogram"}
-_DICOM_MODALITY = {"mri": "MR", "ct": "CT"}
-_EXPECTED = {
-    "mri": "fastMRI HDF5 (.h5), NIfTI (.nii, .nii.gz) or MR DICOM",
-    "ct": "sinogram HDF5 (.h5), NIfTI in HU (.nii, .nii.gz) or CT DICOM",
-}
 
 
 def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int = 4) -> list[dict[str, Any]]:
@@ -39,14 +34,13 @@ def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int =
 
     Args:
         dataset_dir: file or folder.
-        modality: ``"mri"`` or ``"ct"``.
+        modality: a key of :data:`disinr_monai.data.modalities.MODALITIES`.
         slices_per_subject: slices of a volume.
 
     Raises:
         InputError: no such path, nothing in it, nothing of that modality, or nothing that can be read.
     """
-    if modality not in _MEASUREMENT:
-        raise InputError(f"modality: expected one of {sorted(_MEASUREMENT)}, found {modality!r}")
+    facts = modality_of(modality)
     if slices_per_subject < 1:
         raise InputError(f"slices_per_subject: expected at least 1, found {slices_per_subject}")
     root = Path(dataset_dir)
@@ -60,7 +54,7 @@ def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int =
             kind, slices = _inspect(file, modality, slices_per_subject)
         except InputError as error:
             failures.append(error)
-            kind, slices = (_MEASUREMENT[modality] if _extension(file) in _HDF5 else "image"), [None]
+            kind, slices = (facts.measurement if _extension(file) in _HDF5 else "image"), [None]
         cases += [_case(label, subject, str(file), index, kind) for index in slices]
     series_cases, series_failures = _dicom_cases(dicom, modality, slices_per_subject)
     cases += series_cases
@@ -70,7 +64,7 @@ def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int =
     if not cases:
         found = sorted({_extension(f) or f.name for f in files})
         raise InputError(
-            f"{root}: expected {_EXPECTED[modality]} files, found "
+            f"{root}: expected {facts.expected} files, found "
             f"{len(files)} others ({', '.join(found[:8])}{' ...' if len(found) > 8 else ''})"
         )
     for index, name in enumerate(unique_names([case["name"] for case in cases])):
@@ -103,19 +97,23 @@ def _find_files(root: Path) -> list[Path]:
 def _inspect(file: Path, modality: str, n_wanted: int) -> tuple[str, list[int | None]]:
     """Kind and slices of one file; no slices if it holds a measurement of another modality."""
     if _extension(file) in _NIFTI:
-        n_slices = nifti_slices(file)
-        return "image", [None] if n_slices == 1 else list(spread_slices(n_slices, n_wanted))
-    kind = _MEASUREMENT[modality]
+        return "image", _slices(nifti_slices(file), modality, n_wanted)
+    kind = MODALITIES[modality].measurement
     with open_hdf5(file) as content:
         keys = set(content)
-    if kind not in keys and keys & set(_MEASUREMENT.values()):
+    if kind not in keys and keys & {facts.measurement for facts in MODALITIES.values()}:
         return kind, []
-    if modality == "ct":
+    if kind != "kspace":
         return kind, [None]
     n_slices, is_full = kspace_summary(file)
     if n_slices == 1:
         return kind, [None]
     return kind, list(spread_slices(n_slices, n_wanted)) if is_full else list(range(n_slices))
+
+
+def _slices(n_slices: int, modality: str, n_wanted: int) -> list[int | None]:
+    """Slice numbers of the cases of an image volume."""
+    return [None] if n_slices == 1 or MODALITIES[modality].whole else list(spread_slices(n_slices, n_wanted))
 
 
 def _dicom_cases(files: list[Path], modality: str, n_wanted: int) -> tuple[list[dict[str, Any]], list[InputError]]:
@@ -128,7 +126,7 @@ def _dicom_cases(files: list[Path], modality: str, n_wanted: int) -> tuple[list[
             failures.append(error)
             cases.append(_case(file.stem, file.stem, [str(file)], None, "image"))
             continue
-        if is_image(header) and header.get("Modality") == _DICOM_MODALITY[modality]:
+        if is_image(header) and header.get("Modality") == MODALITIES[modality].dicom:
             series[str(header.get("SeriesInstanceUID", file.parent))].append((str(file), header))
         else:
             others.append(f"{file} is {header.get('Modality', 'of unknown modality')}")
@@ -143,8 +141,7 @@ def _dicom_cases(files: list[Path], modality: str, n_wanted: int) -> tuple[list[
         subject = "patient-" + hashlib.sha256(patient.encode()).hexdigest()[:10] if patient else label
         try:
             paths, affine, shape = sort_series(paths)
-            n_slices = canonical_slice_axis(shape, affine)[1]
-            slices = [None] if n_slices == 1 else spread_slices(n_slices, n_wanted)
+            slices = _slices(canonical_slice_axis(shape, affine)[1], modality, n_wanted)
         except InputError as error:
             failures.append(error)
             slices = [None]
@@ -152,7 +149,7 @@ def _dicom_cases(files: list[Path], modality: str, n_wanted: int) -> tuple[list[
     if not cases and others:
         failures.append(
             InputError(
-                f"{files[0].parent}: expected DICOM images of modality {_DICOM_MODALITY[modality]}, "
+                f"{files[0].parent}: expected DICOM images of modality {MODALITIES[modality].dicom}, "
                 f"found none ({others[0]})"
             )
         )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.modalities import MODALITIES
 from disinr_monai.errors import InputError
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -97,7 +98,8 @@ def read_dicom_volume(paths: Sequence[str], modality: str) -> tuple[NDArray[np.f
 
     Args:
         paths: the files of one series, in any order.
-        modality: ``"ct"`` and ``"mri"`` ask for the DICOM modality CT and MR; anything else is not checked.
+        modality: one of :data:`disinr_monai.data.modalities.MODALITIES` asks for its DICOM modality; any other is not
+            checked.
 
     Raises:
         InputError: as :func:`sort_series`; another modality; pixels that cannot be decoded.
@@ -165,7 +167,7 @@ def _read_pixels(path: str, shape: tuple[int, int], modality: str) -> NDArray[np
             f"{path}: expected decodable DICOM pixels, found {_first_line(error)}; decompress the series "
             "(for example gdcmconv --raw) or export it again"
         ) from error
-    expected = {"ct": "CT", "mri": "MR"}.get(modality)
+    expected = MODALITIES[modality].dicom if modality in MODALITIES else None
     if expected is not None and found != expected:
         raise InputError(f"{path}: expected a DICOM image of modality {expected}, found {found}")
     if pixels.shape != shape:

@@ -19,7 +19,7 @@ def read_kspace(path: str | Path, slice_index: int | None = None) -> dict[str, A
     """Read one slice of a fastMRI HDF5 file: ``kspace`` ``(slice, coil, H, W)``, or ``(coil, H, W)`` for one slice.
 
     Optional datasets: ``mask`` (``(W,)``, ``(H, W)``, or with a leading slice axis), ``sensitivity_maps`` (shaped like
-    ``kspace``), ``reconstruction_rss``, ``ismrmrd_header`` (for the voxel size), ``noise`` ``(coil, samples)`` (coils
+    ``kspace``), ``ismrmrd_header`` (for the voxel size), ``noise`` ``(coil, samples)`` (coils
     are then prewhitened, :func:`~disinr_monai.data.prewhiten.prewhiten`). Without ``mask`` a scan is undersampled if
     samples inside the measured block are exactly zero in every coil, or if the block is not in the middle (partial
     Fourier). With ``trajectory`` (:func:`~disinr_monai.data.read_trajectory.read_trajectory`) the last axes of
@@ -34,7 +34,7 @@ def read_kspace(path: str | Path, slice_index: int | None = None) -> dict[str, A
         for a full scan with a mask in the file, is to be taken as) measured, or None and ``trajectory``
         ``(readouts, samples, 2)``; ``shape`` (H, W) of the image; ``is_full``, whether ``kspace`` holds a fully sampled
         Cartesian scan; ``has_mask``, whether the mask came from the file; ``maps`` complex64 ``(coil, H, W)`` or None;
-        ``reference_rss`` float32 or None; ``affine`` 4x4 RAS mm; ``info`` JSON-ready.
+        ``affine`` 4x4 RAS mm; ``info`` JSON-ready.
 
     Raises:
         InputError: not HDF5, truncated, no ``kspace``, wrong rank, real-valued, no coil, no such slice, NaN or
@@ -50,7 +50,6 @@ def read_kspace(path: str | Path, slice_index: int | None = None) -> dict[str, A
         shape = kspace.shape[1:] if placed is None else placed["shape"]
         mask = _read_mask(file, kspace.shape, n_slices, index, path)
         maps = _read_maps(file, (*data.shape[:-2], *shape), index, path)
-        rss = _read_rss(file, n_slices, index)
         affine, geometry = _read_affine(file, shape, index)
         noise = np.asarray(file["noise"][()]) if "noise" in file else None
     info = {"format": "fastmri_hdf5", "slice": index, "n_slices": n_slices, "geometry": geometry}
@@ -65,7 +64,6 @@ def read_kspace(path: str | Path, slice_index: int | None = None) -> dict[str, A
         "is_full": False,
         "has_mask": mask is not None,
         "maps": maps,
-        "reference_rss": rss,
         "affine": affine,
         "info": info,
     }
@@ -187,13 +185,6 @@ def _read_maps(file: Any, shape: tuple[int, ...], index: int, path: str | Path) 
     if not np.isfinite(maps).all() or not maps.any():
         raise InputError(f"{path}: `{key}` must be finite and not all zero, found otherwise in slice {index}")
     return maps
-
-
-def _read_rss(file: Any, n_slices: int, index: int) -> NDArray[np.float32] | None:
-    data = file.get("reconstruction_rss")
-    if data is None or data.ndim != 3 or data.shape[0] != n_slices:
-        return None
-    return np.asarray(data[index]).astype(np.float32)
 
 
 def _read_affine(file: Any, shape: tuple[int, int], index: int) -> tuple[NDArray[np.float64], str]:

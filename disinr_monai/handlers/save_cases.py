@@ -16,7 +16,7 @@ from monai.inferers import Inferer
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from disinr_monai.data.units import image_to_hu
+from disinr_monai.data.modalities import facts_of
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, prepare_output_dir
 from disinr_monai.methods import DirectInverse
@@ -25,7 +25,7 @@ from disinr_monai.pictures import save_panels
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("case", "subject", "method", "psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb")
+COLUMNS = ("case", "subject", "method", "psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "fallback")
 
 
 class SaveCases:
@@ -33,7 +33,8 @@ class SaveCases:
 
     In ``output_dir``: ``NAME/NAME_recon.nii.gz`` (float32, the source's affine; HU for CT, magnitude for MRI),
     ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error) and ``metrics.csv`` (one row a case and
-    method). A case that failed is reported at the end, after all others have been written.
+    method; ``fallback`` 1 where the guard gave a classical image). A case that failed is reported at the end, after all
+    others have been written.
 
     Args:
         output_dir: folder of the results.
@@ -59,6 +60,7 @@ class SaveCases:
     ) -> None:
         self.output_dir, self.inferer, self.modality, self.method = Path(output_dir), inferer, modality, method
         self.peers, self.save_complex = dict(peers or {}), save_complex
+        self._facts = facts_of(modality)
         self.rows: list[dict[str, Any]] = []
         self.pictures: list[Path] = []
         self.failures: list[str] = []
@@ -111,18 +113,17 @@ class SaveCases:
         row = {"case": case["name"], "subject": case["subject"], "method": method}
         title = method
         if "reference" in case:
-            row |= image_metrics(shown, to_display(case["reference"], self._reference_modality))
+            row |= image_metrics(shown, to_display(case["reference"], self.modality))
             title = f"{method} {row['psnr']:.1f} dB"
         row |= {"seconds": seconds, "iterations": inferer.iterations_run, "peak_memory_mb": _peak_memory_mb()}
+        fallbacks = [entry["fallback"] for entry in inferer.history if "fallback" in entry]
+        if fallbacks:
+            row["fallback"] = max(fallbacks)
         self.rows.append(row)
-        if any(entry.get("fallback") for entry in inferer.history):
+        if any(fallbacks):
             title += " (guard: classical image)"
         self._titles[method] = title
         return shown
-
-    @property
-    def _reference_modality(self) -> str:
-        return "ct" if self.modality == "ct" else "magnitude"  # an MRI reference is a magnitude already
 
     def _write(self, case: dict[str, Any], image: Tensor, panels: dict[str, Tensor]) -> None:
         name = case["name"]
@@ -137,18 +138,15 @@ class SaveCases:
         save_panels(
             picture,
             {self._titles.get(title, title): panel for title, panel in panels.items()},
-            None if reference is None else to_display(reference, self._reference_modality),
+            None if reference is None else to_display(reference, self.modality),
             None if "unknown" in str(case["info"].get("geometry", "")) else affine,
-            1.0 if self.modality == "ct" else None,
+            self._facts.white,
         )
         self.pictures.append(picture)
         write_metrics(self.output_dir / "metrics.csv", self.rows)
 
     def _physical(self, case: dict[str, Any], image: Tensor) -> Tensor:
-        if self.modality == "ct":
-            return image_to_hu(image[0].cpu())
-        scale = case["image_scale"] * case.get("output_scale", 1.0)
-        return torch.linalg.vector_norm(image.cpu(), dim=0) * scale if image.shape[0] == 2 else image[0].cpu() * scale
+        return self._facts.physical(image.cpu(), case["image_scale"] * case.get("output_scale", 1.0))
 
     def _finish(self, engine: Engine) -> None:
         if self.rows:

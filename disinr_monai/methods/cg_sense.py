@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from disinr_monai.conjugate_gradients import conjugate_gradients
 from disinr_monai.methods.classical import ClassicalMethod
 from disinr_monai.operators.linear_operator import LinearOperator
 
@@ -43,17 +43,5 @@ class ConjugateGradient(ClassicalMethod):
         def normal(image: Tensor) -> Tensor:
             return operator.gram(image, weights) * scale + self.l2_weight * image
 
-        residual = operator.adjoint(measurement if weights is None else measurement * weights) * scale
-        image, direction = torch.zeros_like(residual), residual.clone()
-        energy = residual.square().sum()
-        stop = self.tolerance**2 * float(energy)
-        for _ in range(self.n_iterations):
-            if float(energy) <= stop:
-                break
-            product = normal(direction)
-            length = energy / (direction * product).sum()
-            image += length * direction
-            residual -= length * product
-            energy, previous = residual.square().sum(), energy
-            direction = residual + (energy / previous) * direction
-        return image
+        right = operator.adjoint(measurement if weights is None else measurement * weights) * scale
+        return conjugate_gradients(normal, right, self.n_iterations, self.tolerance)

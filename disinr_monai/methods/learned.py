@@ -22,9 +22,9 @@ class LearnedReconstruction(CaseInferer):
 
     The guard needs no ground truth: some measured samples are withheld, and images made from the rest must predict
     them. Beside the learned image there are classical ones: the start, and total variation with ``tv_shares`` of its
-    weight, because a weight that suits one pattern and noise does not suit another. If the learned image is not the
-    best, the classical one is returned that is (cross-validation). ``history`` then
-    says ``fallback`` 1, and the log why. It more than doubles the time.
+    weight, because a weight that suits one pattern and noise does not suit another. If one of them is better than the
+    learned image by more than ``tolerance``, it is returned (cross-validation). ``history`` then says ``fallback`` 1,
+    and the log why. It more than doubles the time.
 
     Args:
         tv_share: :math:`s`.

@@ -195,12 +195,11 @@ _CACHE_SIZE = 4
 _COMPACT: weakref.WeakKeyDictionary[SparseMatrix, tuple[Tensor, SparseMatrix]] = weakref.WeakKeyDictionary()
 
 
-def compact_grids(network: nn.Module, points: Tensor) -> nn.Module:
-    """Make every hash grid of a network that is fitted compact (see :meth:`HashGrid.compact`); returns the network."""
+def compact_grids(network: nn.Module, points: Tensor) -> None:
+    """Make every hash grid of a network that is fitted compact (see :meth:`HashGrid.compact`)."""
     for module in network.modules():
         if isinstance(module, HashGrid) and module.table.requires_grad:
             module.compact(points)
-    return network
 
 
 def _interpolation_matrix(points: Tensor, levels: tuple[Level, ...], dtype: torch.dtype) -> SparseMatrix:

@@ -1,22 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
 from disinr_monai.networks.field import Field
 from disinr_monai.networks.mlp import MLP
-
-
-def _single_field(
-    encoder: Callable[..., nn.Module], out_channels: int, hidden_dim: int | None, n_layers: int, seed: int
-) -> tuple[nn.Module, int]:
-    """One encoder with its head, and its number of coordinates."""
-    if hidden_dim is None:
-        field = encoder(seed=seed, out_dim=out_channels)
-        return field, field.in_dim
-    first = encoder(seed=seed)
-    return nn.Sequential(first, MLP(first.out_dim, out_channels, hidden_dim, n_layers, seed=seed + 101)), first.in_dim
 
 
 class NaiveINR(Field):
@@ -41,7 +31,13 @@ class NaiveINR(Field):
         n_layers: int = 2,
         seed: int = 0,
     ) -> None:
-        field, in_dim = _single_field(encoder, out_channels, hidden_dim, n_layers, seed)
+        if hidden_dim is None:
+            field = encoder(seed=seed, out_dim=out_channels)
+            in_dim = field.in_dim
+        else:
+            first = encoder(seed=seed)
+            field = nn.Sequential(first, MLP(first.out_dim, out_channels, hidden_dim, n_layers, seed=seed + 101))
+            in_dim = first.in_dim
         super().__init__(in_dim, out_channels, seed)
         self.subjects.append(field)
 
@@ -50,30 +46,15 @@ class NaiveINR(Field):
         return self.subjects[subject](flat)
 
 
-class MetaINR(Field):
+class MetaINR(NaiveINR):
     """The network of :class:`NaiveINR` with a pre-trained start: all of it is shared, all of it is fitted at test.
 
-    :class:`disinr_monai.meta.MetaUpdate` learns the start.
-
-    Args:
-        encoder: see :class:`NaiveINR`, as all others.
-        out_channels: see there.
-        hidden_dim: see there.
-        n_layers: see there.
-        seed: see there.
+    :class:`disinr_monai.meta.MetaUpdate` learns the start. Its arguments are those of :class:`NaiveINR`.
     """
 
-    def __init__(
-        self,
-        encoder: Callable[..., nn.Module],
-        out_channels: int,
-        hidden_dim: int | None = None,
-        n_layers: int = 2,
-        seed: int = 0,
-    ) -> None:
-        field, in_dim = _single_field(encoder, out_channels, hidden_dim, n_layers, seed)
-        super().__init__(in_dim, out_channels, seed)
-        self.shared["start"] = field
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.shared["start"] = self.subjects.pop(0)
 
     def forward(self, points: Tensor, subject: int | Tensor = 0) -> Tensor:
         """Images ``(B, C, *S)`` on a grid of points ``(B, D, *S)``, the same for every ``subject``."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from disinr_monai.operators.fan_beam_matrix import part_of_matrix, shared_matrix
 from disinr_monai.operators.linear_operator import LinearOperator, Restriction
-from disinr_monai.operators.matrix_cache import cache_key, load_or_build
 from disinr_monai.operators.ramp_filter import RampFilter
-from disinr_monai.operators.ray_matrix import fan_beam_matrix
-from disinr_monai.sparse import SparseMatrix
-
-# Part of the key of stored matrices: raise it when the same geometry gives another matrix.
-_MATRIX_VERSION = 1
 
 
 class FanBeam(LinearOperator):
@@ -106,7 +100,7 @@ class FanBeam(LinearOperator):
             None if cache_dir is None else str(cache_dir),
         )
         self._views = tuple(range(len(angles)))
-        self.matrix = _shared_matrix(*self._geometry).shared()
+        self.matrix = shared_matrix(*self._geometry).shared()
 
     @property
     def magnification(self) -> float:
@@ -202,7 +196,7 @@ class FanBeam(LinearOperator):
         part.range_shape = (1, len(views), self.range_shape[2])
         part._views = tuple(self._views[view] for view in views)
         part.angles = self.angles[views]
-        matrix = _part_of_matrix(self._geometry, part._views).shared()
+        matrix = part_of_matrix(self._geometry, part._views).shared()
         part.matrix = matrix.to(self.angles.device, self.matrix.dtype)
         step = views[1] - views[0] if len(views) > 1 else 1
         if step > 0 and views == list(range(views[0], views[-1] + 1, step)):
@@ -282,42 +276,8 @@ def _smooth(values: Tensor) -> Tensor:
     return 0.5 * values + 0.25 * (padded[..., :-2] + padded[..., 2:])
 
 
-@functools.lru_cache(maxsize=64)
-def _part_of_matrix(geometry: tuple, views: tuple[int, ...]) -> SparseMatrix:
-    n_detectors = geometry[3]
-    rows = (np.asarray(views)[:, None] * n_detectors + np.arange(n_detectors)).ravel()
-    return _shared_matrix(*geometry).rows(rows)
-
-
 def _checked_angles(angles: Sequence[float] | np.ndarray | Tensor) -> np.ndarray:
     array = np.asarray(torch.as_tensor(angles).detach().cpu(), dtype=np.float64)
     if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all():
         raise ValueError(f"FanBeam: angles must be a 1-D list of finite radians, found shape {array.shape}: {angles}")
     return array
-
-
-@functools.lru_cache(maxsize=4)
-def _shared_matrix(
-    image_shape: tuple[int, int],
-    pixel_spacing: float,
-    angles: tuple[float, ...],
-    n_detectors: int,
-    detector_spacing: float,
-    source_distance: float,
-    detector_distance: float,
-    n_subrays: int,
-    cache_dir: str | None,
-) -> SparseMatrix:
-    geometry = {
-        "image_shape": image_shape,
-        "pixel_spacing": pixel_spacing,
-        "angles": angles,
-        "n_detectors": n_detectors,
-        "detector_spacing": detector_spacing,
-        "source_distance": source_distance,
-        "detector_distance": detector_distance,
-        "n_subrays": n_subrays,
-    }
-    key = cache_key(kind="fan_beam", version=_MATRIX_VERSION, **geometry)
-    geometry["angles"] = np.asarray(angles)
-    return SparseMatrix(load_or_build(key, lambda: fan_beam_matrix(**geometry), cache_dir))

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from disinr_monai.conjugate_gradients import conjugate_gradients
 from disinr_monai.operators import LinearOperator
 
 
@@ -57,17 +58,9 @@ class _DataConsistency(torch.autograd.Function):
 def _solve(
     slope: Tensor, operator: LinearOperator, weights: Tensor | None, dc_weight: float, n_iterations: int
 ) -> Tensor:
-    """Conjugate gradients on ``(A^H W A + dc_weight) x = slope`` from 0."""
-    solution = torch.zeros_like(slope)
-    residual, direction = slope.clone(), slope.clone()
-    energy = residual.square().sum()
-    for _ in range(n_iterations):
-        if float(energy) == 0:
-            break
-        product = operator.gram(direction, weights) + dc_weight * direction
-        length = energy / (direction * product).sum()
-        solution += length * direction
-        residual -= length * product
-        energy, previous = residual.square().sum(), energy
-        direction = residual + (energy / previous) * direction
-    return solution
+    """``(A^H W A + dc_weight) x = slope``."""
+
+    def normal(image: Tensor) -> Tensor:
+        return operator.gram(image, weights) + dc_weight * image
+
+    return conjugate_gradients(normal, slope, n_iterations)

@@ -67,8 +67,8 @@ class LearnedPrior(nn.Module):
     and at how much was measured, and corrects it; then the image is brought back to the data, with a learned
     :math:`λ_k`. :math:`H` takes out the lowest frequencies of the correction (2 cycles a field of view): the start
     has them right, and a loss on held-out projections does not see them, so that thick patients came out too dark. A
-    second pass of the same
-    network sees what the first one left (Aggarwal et al., MoDL, IEEE Trans. Med. Imaging 38:394, 2019).
+    second pass of the same network sees what the first one left (Aggarwal et al., MoDL, IEEE Trans. Med. Imaging
+    38:394, 2019).
 
     It is trained by predicting measurements that were held out (SSDU, Yaman et al., Magn. Reson. Med. 84:3172, 2020;
     Noise2Inverse, Hendriksen et al., IEEE Trans. Comput. Imaging 6:1320, 2020), so no clean image is ever needed.

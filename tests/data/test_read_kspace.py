@@ -62,14 +62,12 @@ def test_masks_of_every_usual_shape(write_hdf5, shape):
     np.testing.assert_array_equal(np.flatnonzero(scan["mask"][5]), [0, 3, 6, 9])
 
 
-def test_maps_reference_and_a_single_slice(write_hdf5):
+def test_maps_geometry_and_a_single_slice(write_hdf5):
     kspace = _kspace()
     header = b"<encodedSpace><fieldOfView_mm><x>24.0</x><y>30</y><z>5</z></fieldOfView_mm></encodedSpace>"
-    rss = np.ones((3, 12, 10))
-    path = write_hdf5(kspace=kspace, sensitivity_maps=kspace, reconstruction_rss=rss, ismrmrd_header=header)
+    path = write_hdf5(kspace=kspace, sensitivity_maps=kspace, ismrmrd_header=header)
     scan = read_kspace(path, 2)
     np.testing.assert_array_equal(scan["maps"], kspace[2])
-    assert scan["reference_rss"].shape == (12, 10)
     np.testing.assert_allclose(np.diag(scan["affine"]), [2, 3, 5, 1])
     assert scan["affine"][2, 3] == 10
     single = read_kspace(write_hdf5("single.h5", kspace=kspace[0], sensitivity_maps=kspace[0]))

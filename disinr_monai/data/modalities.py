@@ -1,0 +1,97 @@
+"""What the modalities differ in outside their physics: one entry of :data:`MODALITIES` each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from disinr_monai.data.units import CT_WINDOW_LOW, image_to_hu
+from disinr_monai.errors import InputError
+
+
+@dataclass(frozen=True)
+class Modality:
+    """Facts of one modality that reading, showing and saving share.
+
+    Attributes:
+        measurement: data set of an HDF5 file that holds its raw measurement; None if there is no raw measurement.
+        dicom: DICOM's name of it.
+        expected: what `dataset_dir` may hold, for error messages.
+        display: network image ``(C, *S)`` to the real image ``(1, *S)`` that is shown and compared, before
+            ``image_scale``.
+        physical: network image ``(C, *S)`` and scale to what is saved, ``S``.
+        units: of what is saved.
+        white: display value shown white; None for the image's own maximum where there is no reference.
+        whole: a volume is one case (otherwise each of its slices is one).
+    """
+
+    measurement: str | None
+    dicom: str | None
+    expected: str
+    display: Callable[[Tensor, float], Tensor]
+    physical: Callable[[Tensor, float], Tensor]
+    units: str
+    white: float | None = None
+    whole: bool = False
+
+
+def _window(image: Tensor, scale: float) -> Tensor:
+    return (image * scale - CT_WINDOW_LOW).clamp(0, 1)
+
+
+def _magnitude(image: Tensor, scale: float) -> Tensor:
+    return torch.linalg.vector_norm(image, dim=0, keepdim=True) * scale
+
+
+def _hounsfield(image: Tensor, scale: float) -> Tensor:
+    return image_to_hu(image[0])
+
+
+MODALITIES: dict[str, Modality] = {
+    "mri": Modality(
+        measurement="kspace",
+        dicom="MR",
+        expected="fastMRI HDF5 (.h5), NIfTI (.nii, .nii.gz) or MR DICOM",
+        display=_magnitude,
+        physical=lambda image, scale: _magnitude(image, scale)[0],
+        units="source",
+    ),
+    "ct": Modality(
+        measurement="sinogram",
+        dicom="CT",
+        expected="sinogram HDF5 (.h5), NIfTI in HU (.nii, .nii.gz) or CT DICOM",
+        display=_window,
+        physical=_hounsfield,
+        units="HU",
+        white=1.0,
+    ),
+}
+
+# A modality of the user's own that needs no more than its operator: shown and saved as it is.
+_PLAIN = Modality(
+    measurement=None,
+    dicom=None,
+    expected="",
+    display=lambda image, scale: image * scale,
+    physical=lambda image, scale: image[0] * scale,
+    units="source",
+)
+
+
+def facts_of(name: str) -> Modality:
+    """The entry of a modality; of one that is not listed, what shows and saves its image as it is."""
+    return MODALITIES.get(name, _PLAIN)
+
+
+def modality_of(name: str) -> Modality:
+    """The entry of a modality.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in MODALITIES:
+        raise InputError(f"modality: expected one of {sorted(MODALITIES)}, found {name!r}")
+    return MODALITIES[name]
