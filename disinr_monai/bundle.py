@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from disinr_monai.checkpoint import load_shared, read_checkpoint
+from disinr_monai.checkpoint import load_prior, load_shared, read_checkpoint
 from disinr_monai.distributed import start_distributed
 from disinr_monai.errors import InputError
 from disinr_monai.files import prepare_output_dir
@@ -26,11 +26,11 @@ __all__ = [
     "check_modality",
     "check_overrides",
     "check_pretrainable",
-    "holds_prior",
     "hyper_parameters",
     "known_keys",
     "load_pair",
     "load_start",
+    "n_prior_passes",
     "prepare_output_dir",
     "start",
     "start_distributed",
@@ -133,12 +133,22 @@ def training_settings() -> dict[str, Any]:
     return {k: v for k, v in hyper_parameters().items() if k.split("#")[0] not in free}
 
 
-def load_start(checkpoint: str | None, network: nn.Module, modality: str) -> dict[str, Any]:
+def load_start(
+    checkpoint: str | None, network: nn.Module, modality: str, prior_checkpoint: str | None = None
+) -> dict[str, Any]:
     """Before the prior is trained: take the pair of ``checkpoint``, if any, so that both are released together.
 
+    Args:
+        checkpoint: its pair is kept.
+        network: with an untrained prior.
+        modality: of this run.
+        prior_checkpoint: its prior is where the training starts.
+
     Raises:
-        InputError: the file does not fit (see :func:`disinr_monai.checkpoint.load_shared`).
+        InputError: a file does not fit (see :func:`disinr_monai.checkpoint.load_shared`).
     """
+    if prior_checkpoint:
+        load_prior(prior_checkpoint, network, modality)
     if not checkpoint:
         logger.warning("checkpoint: none given, model.pt will hold the prior beside an untrained pair")
         return {}
@@ -192,14 +202,15 @@ def _check_recipe(path: str, info: dict[str, Any], start: dict[str, Any], passes
                 )
 
 
-def holds_prior(checkpoint: str | None, modality: str, bundle_root: str = ".") -> bool:
-    """Whether the checkpoint of this run (given or shipped) holds a learned prior beside the pair.
+def n_prior_passes(checkpoint: str | None, modality: str, bundle_root: str = ".") -> int:
+    """Passes of the learned prior in the checkpoint of this run (given or shipped); 0 if it holds none.
 
     Raises:
         InputError: the file cannot be read (see :func:`disinr_monai.checkpoint.read_checkpoint`).
     """
     path = checkpoint or _shipped(modality, bundle_root)
-    return bool(path) and any(name.startswith("shared.prior.") for name in read_checkpoint(path)["model"])
+    weights = read_checkpoint(path)["model"].get("shared.prior.log_dc_weight") if path else None
+    return 0 if weights is None else weights.numel()
 
 
 def _shipped(modality: str, bundle_root: str) -> str | None:

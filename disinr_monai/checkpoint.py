@@ -160,6 +160,32 @@ def load_shared(path: str | Path, network: Field, modality: str, parts: Sequence
     return json.loads(content["info"])
 
 
+def load_prior(path: str | Path, network: Field, modality: str) -> None:
+    """Start the prior of ``network`` from the one in ``path``, which may have another number of passes.
+
+    Passes that it lacks weigh the data as its last one does.
+
+    Raises:
+        InputError: see :func:`read_checkpoint`; also another modality, no prior, or another network.
+    """
+    content = read_checkpoint(path)
+    prefix = "shared.prior."
+    state = {n.removeprefix(prefix): value for n, value in content["model"].items() if n.startswith(prefix)}
+    if content["modality"] != modality or not state:
+        raise InputError(
+            f"prior_checkpoint: expected a learned prior for {modality!r}, {path} is for {content['modality']!r}"
+            + ("" if state else " and holds none")
+        )
+    prior = network.shared["prior"]
+    weights = state["log_dc_weight"]
+    state["log_dc_weight"] = torch.cat((weights, weights[-1:].repeat(prior.n_passes)))[: prior.n_passes]
+    try:
+        prior.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"prior_checkpoint: {path} has another architecture: {reason}") from None
+
+
 def _first_difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
     if found["network"] != expected["network"]:
         return f"network is {found['network']}, expected {expected['network']}"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,9 +67,9 @@ class LearnedPrior(nn.Module):
     looks at its neighbourhoods, at what a weaker regulariser would have kept, at the residual as an image, at the noise
     and at how much was measured, and corrects it; then the image is brought back to the data, with a learned
     :math:`λ_k`. :math:`H` takes out the lowest frequencies of the correction (2 cycles a field of view): the start
-    has them right, and a loss on held-out projections does not see them, so that thick patients came out too dark. A
-    second pass of the same network sees what the first one left (Aggarwal et al., MoDL, IEEE Trans. Med. Imaging
-    38:394, 2019).
+    has them right, and a loss on held-out projections does not see them, so that thick patients came out too dark.
+    Every further pass of the same network sees what the one before left (Aggarwal et al., MoDL, IEEE Trans. Med.
+    Imaging 38:394, 2019).
 
     It is trained by predicting measurements that were held out (SSDU, Yaman et al., Magn. Reson. Med. 84:3172, 2020;
     Noise2Inverse, Hendriksen et al., IEEE Trans. Comput. Imaging 6:1320, 2020), so no clean image is ever needed.
@@ -97,7 +98,7 @@ class LearnedPrior(nn.Module):
         start: TotalVariation,
         dc_weight: float,
         dc_iterations: int = 6,
-        n_passes: int = 2,
+        n_passes: int = 4,
         turns: bool = False,
         normalise: bool = False,
         weak_share: float = 0.2,
@@ -164,7 +165,7 @@ class LearnedPrior(nn.Module):
         scan: Scan,
         image: Tensor | None = None,
         index: int = 0,
-        symmetry: int = 0,
+        symmetries: Sequence[int] = (0,),
         boost: float = 1.0,
     ) -> Tensor:
         """One pass: look, correct, bring back to the data.
@@ -174,7 +175,8 @@ class LearnedPrior(nn.Module):
             scan: with weights as they shall count.
             image: ``(C, *S)`` after the pass before; None for the first.
             index: number of the pass, from 0.
-            symmetry: how the network sees it (:func:`apply_symmetry`).
+            symmetries: how the network sees it (:func:`apply_symmetry`); the mean over several is brought back to the
+                data once (what the solve of data consistency converges to is affine, so the order does not matter).
             boost: factor of brightness under which the network sees it.
 
         Returns:
@@ -184,8 +186,10 @@ class LearnedPrior(nn.Module):
         # All but the undersampling scale with the image.
         scale = torch.full((seen.shape[0], 1, 1), boost, device=seen.device)
         scale[3 * self.channels + 1] = 1.0
-        seen = apply_symmetry(seen * scale, symmetry).contiguous()
-        corrected = undo_symmetry(self(seen.unsqueeze(0))[0], symmetry) / boost
+        seen = seen * scale
+        sides = self(torch.stack([apply_symmetry(seen, k) for k in symmetries]))
+        corrected = sum(undo_symmetry(side, k) for side, k in zip(sides, symmetries, strict=True))
+        corrected = corrected / (boost * len(symmetries))
         weight = self.log_dc_weight[index].exp()
         return data_consistency(
             inputs.image(corrected), scan.operator, scan.measurement, scan.weights, weight, self.dc_iterations
@@ -207,15 +211,11 @@ class LearnedPrior(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, inputs: PriorInputs, scan: Scan) -> Tensor:
-        """Image ``(C, *S)``, the mean over all flips (and turns): each sees the scan from another side."""
-        n = self.n_symmetries(inputs.features)
-        total = torch.zeros_like(inputs.features[: self.channels])
-        for k in range(n):
-            image = None
-            for i in range(self.n_passes):
-                image = self.step(inputs, scan, image, i, k)
-            total += image
-        return total / n
+        """Image ``(C, *S)``; every pass looks from all sides (flips and turns) and goes on from their mean."""
+        symmetries, image = range(self.n_symmetries(inputs.features)), None
+        for i in range(self.n_passes):
+            image = self.step(inputs, scan, image, i, symmetries)
+        return image
 
     def n_symmetries(self, features: Tensor) -> int:
         """4 flips, or 8 with the transposed ones."""

@@ -61,7 +61,7 @@ class PriorInferer(Inferer):
         n_passes = 1 + int(torch.randint(prior.n_passes, ()))
         for i in range(n_passes):
             with torch.set_grad_enabled(i == n_passes - 1):
-                image = prior.step(split["inputs"], scan, image, i, split["symmetry"], split["boost"])
+                image = prior.step(split["inputs"], scan, image, i, (split["symmetry"],), split["boost"])
         return image
 
 
