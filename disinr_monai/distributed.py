@@ -17,6 +17,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def n_processes() -> int:
+    """How many processes run this job."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def start_distributed() -> None:
     """Join the process group that ``torchrun`` describes: NCCL with CUDA devices, gloo without.
 

@@ -10,6 +10,7 @@ from disinr_monai.handlers.save_cases import SaveCases
 from disinr_monai.handlers.save_shared import SaveShared
 from disinr_monai.handlers.set_epoch import SetEpoch
 from disinr_monai.handlers.tracking import Tracking
+from disinr_monai.handlers.watch_loss import WatchLoss
 
 __all__ = [
     "AverageSharedGradients",
@@ -22,4 +23,5 @@ __all__ = [
     "SaveShared",
     "SetEpoch",
     "Tracking",
+    "WatchLoss",
 ]

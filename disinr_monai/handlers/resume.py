@@ -4,6 +4,7 @@ import json
 import logging
 import random
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,8 @@ class ResumeCheckpoint:
         if not self.path.is_file():
             logger.warning("resume: no %s yet, training starts at the beginning", self.path)
             return
-        try:
-            # The file is ours, and numpy's and Python's random states are stored as plain tensors and text.
-            state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-            found = json.loads(state["settings"])
-        except Exception as error:
-            raise InputError(f"resume: {self.path} cannot be read ({type(error).__name__}); start anew") from None
+        state = self._read()
+        found = json.loads(state["settings"])
         for key in sorted(self.settings.keys() | found.keys()):
             if self.settings.get(key) != found.get(key):
                 raise InputError(
@@ -106,12 +103,7 @@ class ResumeCheckpoint:
                     f"{_short(self.settings.get(key))}; use the same settings or another output_dir"
                 )
         max_epochs = engine.state.max_epochs
-        for name, part in self.parts.items():
-            try:
-                part.load_state_dict(state[name])
-            except (RuntimeError, ValueError) as error:
-                reason = str(error).splitlines()[-1].strip()
-                raise InputError(f"resume: {self.path} does not fit this network ({reason}); start anew") from None
+        self._fill(state, self.parts)
         trainer = state["trainer"]
         if max_epochs is not None:
             if trainer["iteration"] > max_epochs * trainer["epoch_length"]:
@@ -121,6 +113,27 @@ class ResumeCheckpoint:
         engine.load_state_dict(trainer)
         _set_random_state(state["random"])
         logger.info("resumed after epoch %d", engine.state.epoch)
+
+    def load_weights(self) -> None:
+        """Take network, optimiser and extra parts back to the file; schedule and position stay where they are."""
+        self._fill(self._read(), [name for name in self.parts if name != "lr_scheduler"])
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            # The file is ours, and numpy's and Python's random states are stored as plain tensors and text.
+            state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+            json.loads(state["settings"])
+        except Exception as error:
+            raise InputError(f"resume: {self.path} cannot be read ({type(error).__name__}); start anew") from None
+        return state
+
+    def _fill(self, state: dict[str, Any], names: Iterable[str]) -> None:
+        for name in names:
+            try:
+                self.parts[name].load_state_dict(state[name])
+            except (KeyError, RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise InputError(f"resume: {self.path} does not fit this network ({reason}); start anew") from None
 
 
 def _first_rank_says(due: bool) -> bool:

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from statistics import median
+
+import torch
+from ignite.engine import Engine
+from monai.engines import IterationEvents
+from monai.utils import CommonKeys
+from torch.optim import Optimizer
+
+from disinr_monai.distributed import n_processes
+from disinr_monai.errors import InputError
+from disinr_monai.handlers.resume import ResumeCheckpoint
+
+logger = logging.getLogger(__name__)
+
+
+class WatchLoss:
+    """No step on a loss or gradient that is not finite; back to the last checkpoint when the loss explodes.
+
+    A step whose loss or gradient is not finite is left out: nothing of it reaches the weights. ``patience`` such steps
+    in a row, or a loss above ``explosion`` times the median of the last hundred, is a divergence: weights and optimiser
+    are taken back to the last resume checkpoint and the learning rate is halved, at most ``max_rollbacks`` times.
+
+    Args:
+        optimizer: its gradients are looked at, its learning rate is halved.
+        lr_scheduler: the schedule that sets the learning rate.
+        checkpoint: what is gone back to.
+        patience, explosion, max_rollbacks: see above.
+
+    Raises:
+        InputError: it diverges again and again, or before the first checkpoint.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
+        checkpoint: ResumeCheckpoint,
+        patience: int = 10,
+        explosion: float = 100.0,
+        max_rollbacks: int = 3,
+    ) -> None:
+        self.optimizer, self.lr_scheduler, self.checkpoint = optimizer, lr_scheduler, checkpoint
+        self.patience, self.explosion, self.max_rollbacks = patience, explosion, max_rollbacks
+        self.skipped = self.rollbacks = self._in_a_row = 0
+        self._recent: deque[float] = deque(maxlen=100)
+
+    def attach(self, engine: Engine) -> None:
+        """Look between the backward pass and the step."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._look)
+
+    def _look(self, engine: Engine) -> None:
+        loss = float(engine.state.output[CommonKeys.LOSS].detach())
+        if math.isfinite(loss) and self._gradients_are_finite():
+            self._in_a_row = 0
+            if len(self._recent) >= 20 and loss > self.explosion * max(median(self._recent), 1e-12):
+                self._roll_back(engine, f"the loss rose to {loss:.3g} from {median(self._recent):.3g}")
+            else:
+                self._recent.append(loss)
+            return
+        self._drop_gradients()
+        self.skipped += 1
+        self._in_a_row += 1
+        if self._in_a_row == 1:
+            logger.warning("iteration %d: the loss or its gradient is not finite; no step", engine.state.iteration)
+        if self._in_a_row >= self.patience:
+            self._roll_back(engine, f"{self._in_a_row} steps in a row without a finite loss")
+
+    def _gradients_are_finite(self) -> bool:
+        norms = [
+            torch.linalg.vector_norm(p.grad)
+            for group in self.optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
+        return not norms or bool(torch.isfinite(torch.stack(norms)).all())
+
+    def _drop_gradients(self) -> None:
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def _roll_back(self, engine: Engine, reason: str) -> None:
+        self._drop_gradients()
+        where = f"iteration {engine.state.iteration}: {reason}"
+        # One of many processes cannot go back alone.
+        if self.rollbacks >= self.max_rollbacks or n_processes() > 1 or not self.checkpoint.path.is_file():
+            raise InputError(
+                f"lr: expected training to converge, found that it diverges ({where}, {self.rollbacks} times gone "
+                "back); give a smaller --lr, or --amp false"
+            )
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.checkpoint.load_weights()
+        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
+            group["lr"] = lr / 2
+        self.lr_scheduler.base_lrs = [lr / 2 for lr in self.lr_scheduler.base_lrs]
+        self.rollbacks += 1
+        self._in_a_row = 0
+        self._recent.clear()
+        logger.warning("%s; back to the last checkpoint, learning rate halved", where)
