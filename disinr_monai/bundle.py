@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from disinr_monai.checkpoint import load_prior, load_shared, read_checkpoint
-from disinr_monai.distributed import start_distributed
+from disinr_monai.distributed import rank, start_distributed
 from disinr_monai.errors import InputError
-from disinr_monai.files import prepare_output_dir
+from disinr_monai.files import claim_output_dir
+from disinr_monai.files import prepare_output_dir as _prepare
 from disinr_monai.memory import keep_freed_memory
 
 __all__ = [
@@ -48,6 +49,18 @@ def start() -> None:
     _install_excepthook()
     keep_freed_memory()
     check_overrides()
+
+
+def prepare_output_dir(output_dir: str | Path) -> Path:
+    """Create the output folder and keep other runs out of it.
+
+    Raises:
+        InputError: it cannot be written, or another run writes there.
+    """
+    folder = _prepare(output_dir)
+    if rank() == 0:
+        claim_output_dir(folder)
+    return folder
 
 
 def as_bool(value: Any) -> bool:

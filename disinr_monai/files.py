@@ -1,25 +1,41 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, in folders that one run has for itself."""
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from disinr_monai.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+_TORCH_CANNOT_WRITE = ("inline_container", "PytorchStreamWriter", "iostream error")  # its words for a full disk
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that replaces it when the block ends well and vanishes otherwise."""
+    """Yield a temporary path beside ``path`` that replaces it when the block ends well and vanishes otherwise.
+
+    Raises:
+        InputError: the file system refuses (full, read-only, gone).
+    """
     path = Path(path)
     suffix = "".join(path.suffixes[-2:])  # writers go by the ending, .nii.gz has two
-    handle, name = tempfile.mkstemp(prefix=f".{path.name.removesuffix(suffix)}-", suffix=suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name.removesuffix(suffix)}-", suffix=suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -27,8 +43,54 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; the user's own default is wanted
         temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error.strerror or str(error)) from error
+    except RuntimeError as error:
+        if not any(word in str(error) for word in _TORCH_CANNOT_WRITE):
+            raise
+        raise _cannot_write(path, "the disk is full or gone") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: cannot be written ({reason}); free some space or give another --output_dir")
+
+
+_CLAIMED: dict[Path, IO[str]] = {}
+
+
+def claim_output_dir(folder: str | Path) -> None:
+    """Keep other processes out of an output folder until this one ends, however it ends.
+
+    The lock (``.in_use``) belongs to the process, so the system lifts it after a kill too. Where the file system knows
+    no locks, nothing is checked.
+
+    Raises:
+        InputError: another run has the folder.
+    """
+    if fcntl is None:
+        return
+    path = Path(folder).resolve() / ".in_use"
+    if path in _CLAIMED and path.exists() and os.fstat(_CLAIMED[path].fileno()).st_ino == path.stat().st_ino:
+        return
+    file = path.open("a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read(20).strip()
+        file.close()
+        raise InputError(
+            f"output_dir: {folder} is in use by another run (process {owner}); wait for it or give another folder"
+        ) from None
+    except OSError as error:  # a file system without locks
+        logger.debug("no lock on %s: %s", folder, error)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    _CLAIMED[path] = file
 
 
 def prepare_output_dir(output_dir: str | Path) -> Path:

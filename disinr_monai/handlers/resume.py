@@ -77,7 +77,10 @@ class ResumeCheckpoint:
     def _after_epoch(self, engine: Engine) -> None:
         due = time.monotonic() - self._last >= self.interval_seconds
         if _first_rank_says(due) or engine.state.epoch == engine.state.max_epochs:
-            self.save(engine)
+            try:
+                self.save(engine)
+            except InputError as error:  # a full disk must not cost the training: the last good file stays
+                logger.warning("no checkpoint after epoch %d: %s", engine.state.epoch, error)
             self._last = time.monotonic()
 
     def save(self, engine: Engine) -> None:
