@@ -65,10 +65,14 @@ def test_read_only_folder(small_disk):
 def test_folder_that_vanishes(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
-    with pytest.raises(InputError, match=r"x\.txt: cannot be written \(No such file or directory\)"):
+
+    def write() -> None:
         with atomic_path(folder / "x.txt") as temporary:
             shutil.rmtree(folder)
             temporary.write_text("x")
+
+    with pytest.raises(InputError, match=r"x\.txt: cannot be written \(No such file or directory\)"):
+        write()
 
 
 def _claim(folder: Path, then: str = "") -> subprocess.Popen:
