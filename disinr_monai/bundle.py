@@ -197,6 +197,7 @@ def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_
     if "prior" in network.shared:
         prior = network.shared["prior"]
         _check_recipe(path, info, prior.settings(), prior.passes())
+        prior.domain.update(_domain(info))
     method = "the learned prior" if "prior" in network.shared else f"adaptation of {kind}"
     logger.info("checkpoint %s: reconstruction by %s", path, method)
     return info
@@ -213,6 +214,11 @@ def _check_recipe(path: str, info: dict[str, Any], start: dict[str, Any], passes
                     f"{place}: {path} was trained with {key} = {value}, found {found.get(key)}; leave it as it "
                     "was or train the prior anew"
                 )
+
+
+def _domain(info: dict[str, Any]) -> dict[str, list[float]]:
+    trained = info.get("prior", {})
+    return trained.get("prior", trained).get("domain", {})
 
 
 def n_prior_passes(checkpoint: str | None, modality: str, bundle_root: str = ".") -> int:

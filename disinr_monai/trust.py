@@ -44,7 +44,19 @@ _FUNCTIONS = {
 }
 _BUILTINS = {"dict", "float", "int", "len", "list", "max", "min", "range", "round", "set", "str", "tuple"}
 # What may be asked of an object that the config has built.
-_MEMBERS = {"get", "parameters", "passes", "run", "set_amp", "settings", "shared", "start", "to", "weight_power"}
+_MEMBERS = {
+    "domain",
+    "get",
+    "parameters",
+    "passes",
+    "run",
+    "set_amp",
+    "settings",
+    "shared",
+    "start",
+    "to",
+    "weight_power",
+}
 _SYNTAX = (
     ast.Expression, ast.Constant, ast.Name, ast.Load, ast.Store, ast.Attribute, ast.Call, ast.keyword, ast.Subscript,
     ast.Slice, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.IfExp, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from disinr_monai.case_inferer import CaseInferer
 from disinr_monai.methods.total_variation import tempered
 from disinr_monai.operators import LinearOperator
-from disinr_monai.prior import LearnedPrior, Scan, prior_of
+from disinr_monai.prior import LearnedPrior, Scan, describe, outside, prior_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,9 @@ class LearnedReconstruction(CaseInferer):
         network.set_amp(self.amp)
         classical, learned = self.both(prior, operator, measurement, weights)
         self.iterations_run = 1
+        unlike = outside(prior.domain, describe(operator, measurement, weights, classical, prior.start.weight_power))
+        if unlike:
+            logger.warning("this scan is unlike those that the prior was trained on: %s", ", ".join(unlike))
         if not self.guard:
             return learned
         errors = self.check(prior, operator, measurement, weights)

@@ -13,6 +13,7 @@ from disinr_monai.methods.total_variation import TotalVariation, tempered
 from disinr_monai.networks.refiner import Refiner
 from disinr_monai.operators import LinearOperator
 from disinr_monai.prior.data_consistency import data_consistency
+from disinr_monai.prior.domain import Domain
 
 # Brings differences of images, residual, noise to the order of the image; the correction comes back by the inverse.
 _DIFFERENCE, _RESIDUAL, _NOISE, _CORRECTION = 10.0, 10.0, 5.0, 0.1
@@ -118,6 +119,7 @@ class LearnedPrior(nn.Module):
         self.log_dc_weight = nn.Parameter(torch.full((n_passes,), math.log(dc_weight)))
         self.weak = copy.copy(start)
         self.weak.tv_weight, self.weak.n_iterations = weak_share * start.tv_weight, weak_iterations
+        self.domain: Domain = {}  # filled by the training scans, or from a checkpoint
         self.refiner = Refiner(4 * channels + 2, channels, widths, n_blocks, seed=seed + 202)
 
     def settings(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from disinr_monai.data.naming import case_seed
 from disinr_monai.methods.total_variation import tempered
 from disinr_monai.operators import LinearOperator
 from disinr_monai.operators.matrix_cache import default_cache_dir, prune
+from disinr_monai.prior.domain import describe, include
 from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs, Scan
 
 # Part of the key of stored inputs: raise it when the same scan gives others.
@@ -83,9 +84,11 @@ class SplitScan(Transform):
         if inputs is None:
             inputs = self.prior.inputs(part, *values)
             _store(key, inputs)
+        start = self.prior.start_image(inputs)
+        include(self.prior.domain, describe(part, *values, start, self.prior.start.weight_power))
         split = {"inputs": inputs, "keep": keep[:1].clone() if keep.stride(0) == 0 else keep}
         held = held_out(operator, measurement, weights, split["keep"], self.prior.start.weight_power)
-        energy = float(held.energy(self.prior.start_image(inputs)))
+        energy = float(held.energy(start))
         # Where the start already is at the noise there is nothing to learn: such a split must not count without bounds.
         split["floor"] = min(held.floor, 0.95 * energy)
         split["scale"] = max(energy - split["floor"], 1e-12)
