@@ -61,6 +61,7 @@ class ResumeCheckpoint:
         self.settings = json.loads(json.dumps(settings))
         self.interval_seconds, self.resume = interval_seconds, resume
         self._last = 0.0
+        self._complete: dict[str, Any] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Load before the run, save during and at the end of it."""
@@ -71,6 +72,12 @@ class ResumeCheckpoint:
 
     def _start(self, engine: Engine) -> None:
         self._last = time.monotonic()
+        if self._complete:
+            # Ignite starts a run anew whose state is complete; with its position back nothing is trained twice, and
+            # what comes after the last epoch is still done.
+            for name in ("iteration", "epoch_length"):
+                setattr(engine.state, name, self._complete[name])
+            engine.state.epoch = self._complete["iteration"] // self._complete["epoch_length"]
         for leftover in self.path.parent.glob(f".{self.path.stem}-*{self.path.suffix}"):  # of a kill while saving
             leftover.unlink(missing_ok=True)
 
@@ -113,6 +120,8 @@ class ResumeCheckpoint:
                 done = trainer["iteration"] // trainer["epoch_length"]
                 raise InputError(f"max_epochs: {self.path} has {done} epochs behind it, found max_epochs {max_epochs}")
             trainer["max_epochs"] = max_epochs
+        if trainer["iteration"] == trainer["max_epochs"] * trainer["epoch_length"]:
+            self._complete = trainer
         engine.load_state_dict(trainer)
         _set_random_state(state["random"])
         logger.info("resumed after epoch %d", engine.state.epoch)

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from torch.utils.data import DataLoader
@@ -132,3 +133,18 @@ def test_leftovers_of_a_kill_while_saving_are_removed(tmp_path):
     make_trainer(tmp_path, max_epochs=1)[0].run()
     assert not leftover.exists()
     assert (tmp_path / FILE_NAME).is_file()
+
+
+def test_resuming_a_complete_run_trains_nothing_twice(tmp_path):
+    engine, network, _ = make_trainer(tmp_path, max_epochs=3)
+    engine.run()
+    expected = {name: value.clone() for name, value in network.state_dict().items()}
+    again, network, _ = make_trainer(tmp_path, max_epochs=3, resume=True)
+    done = []
+    again.add_event_handler(Events.ITERATION_COMPLETED, lambda _: done.append("iteration"))
+    again.add_event_handler(Events.COMPLETED, lambda _: done.append("completed"))
+    again.run()
+    assert done == ["completed"]
+    assert (again.state.epoch, again.state.iteration) == (3, 9)
+    for name, value in expected.items():
+        assert torch.equal(network.state_dict()[name], value)
