@@ -36,3 +36,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What the fault tests injected and what survived; kept in DISINR_RELIABILITY if it names a file."""
+    from tests.faults.record import FAULTS, table
+
+    if FAULTS:
+        terminalreporter.write_sep("-", "faults")
+        terminalreporter.write_line("\n".join(table()))
+    if FAULTS and (file := os.environ.get("DISINR_RELIABILITY")):
+        Path(file).write_text("\n".join(table()) + "\n")

@@ -15,6 +15,7 @@ import torch
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, claim_output_dir
 from disinr_monai.handlers.save_cases import write_nifti
+from tests.faults.record import record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,6 +47,7 @@ def test_full_disk_leaves_the_old_file_and_nothing_else(small_disk):
                 write(temporary)
     assert [p.name for p in small_disk.iterdir()] == ["model.pt"]
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.zeros(10))
+    record("disk full while writing", 2, 2, "the file being written")
 
 
 def test_full_disk_while_a_nifti_is_written(small_disk):
@@ -53,6 +55,7 @@ def test_full_disk_while_a_nifti_is_written(small_disk):
     with pytest.raises(InputError, match=r"recon\.nii\.gz: cannot be written"):
         write_nifti(small_disk / "recon.nii.gz", image, np.eye(4))
     assert not list(small_disk.iterdir())
+    record("disk full while writing", 1, 1)
 
 
 def test_read_only_folder(small_disk):
@@ -97,6 +100,7 @@ def test_two_jobs_in_one_folder(tmp_path):
     first.wait()
     third = _claim(tmp_path)
     assert third.communicate(timeout=60)[0] == "mine\n"
+    record("second job in one output folder", 1, 1)
 
 
 def test_one_process_may_go_on_in_its_folder(tmp_path):

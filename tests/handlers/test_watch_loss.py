@@ -9,6 +9,7 @@ from disinr_monai.errors import InputError
 from disinr_monai.handlers import ResumeCheckpoint, WatchLoss
 from disinr_monai.losses import MeasurementLoss
 from disinr_monai.prepare_batch import collate_cases, prepare_training_batch
+from tests.faults.record import record
 from tests.problems import mri_case, small_network
 
 CASES = [mri_case(shift=0.1 * i, seed=i, index=i) for i in range(3)]
@@ -55,6 +56,7 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path):
     assert watch.rollbacks == 0
     assert all(torch.isfinite(p).all() for p in network.parameters())
     assert optimizer.param_groups[0]["lr"] == 1e-2
+    record("single steps with a loss that is not finite", 2, 2, "those steps")
 
 
 @pytest.mark.parametrize("fault", [{i: float("nan") for i in range(25, 29)}, {29: 1e6}])
@@ -82,6 +84,7 @@ def test_divergence_goes_back_to_the_checkpoint(tmp_path, fault):
     for name, value in kept.items():  # what is gone on from is what the file held
         assert torch.equal(saved[name], value)
     assert optimizer.param_groups[0]["lr"] == 5e-3
+    record("divergence in pre-training (NaN, exploding loss)", 1, 1, "one checkpoint interval")
     assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
