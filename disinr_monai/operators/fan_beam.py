@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from disinr_monai.operators.ramp_filter import RampFilter
 from disinr_monai.operators.ray_geometry import FanGeometry, check_numbers, checked_angles, checked_shape
 from disinr_monai.operators.ray_operator import RayOperator
 
@@ -112,20 +111,15 @@ class FanBeam(RayOperator):
         gamma = s / source_distance if curved else np.arctan(s / source_distance)
         # The fan angle of the ray through the axis of rotation: opposite rays lie on either side of it.
         middle = math.atan2(axis_offset, source_distance)
-        # The sine is in proportion to the distance from the axis, so that a mirrored cell is a mirrored line.
         step = spacing / source_distance
-        super().__init__(geometry, spacing, gamma - middle, step, -2 * (gamma - middle), cache_dir)
-        if curved:
-            self.curved_ramp = RampFilter(int(n_detectors), spacing, angle=step)
+        super().__init__(
+            geometry, spacing, gamma - middle, step, -2 * (gamma - middle), step if curved else 0.0, cache_dir
+        )
 
     @property
     def magnification(self) -> float:
         """Size of the centre of rotation on the detector."""
         return (self.source_distance + self.detector_distance) / self.source_distance
-
-    @property
-    def _inverse_filter(self) -> RampFilter:
-        return self.curved_ramp if self.curved else self.ramp
 
     def _cell_weights(self, like: Tensor) -> Tensor:
         n_detectors = self.range_shape[-1]
@@ -137,7 +131,7 @@ class FanBeam(RayOperator):
         cosine = self.source_distance / torch.sqrt(self.source_distance**2 + s**2)
         return cosine * (1 + s * (self.axis_offset / self.source_distance**2))
 
-    def _project_pixels(self, angle: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _project_pixels(self, angle: float, like: Tensor, before: int) -> tuple[Tensor, Tensor]:
         x, y = self._pixel_centres(like)
         sine, cosine = math.sin(angle), math.cos(angle)
         along = 1 + (y * cosine - x * sine) / self.source_distance
@@ -148,5 +142,5 @@ class FanBeam(RayOperator):
             divisor = along**2 + across**2
         else:
             position, divisor = across / along, along**2
-        middle = (self.range_shape[-1] + 1) / 2 - self.detector_offset / self.detector_spacing
+        middle = before + (self.range_shape[-1] - 1) / 2 - self.detector_offset / self.detector_spacing
         return (position / self.ray_spacing + middle).flatten(), divisor.flatten()

@@ -67,13 +67,13 @@ class ParallelBeam(RayOperator):
         )
         spacing = geometry.detector_spacing
         positions = (np.arange(n_detectors) - (n_detectors - 1) / 2) * spacing + detector_offset
-        super().__init__(geometry, spacing, positions, spacing, np.zeros(int(n_detectors)), cache_dir)
+        super().__init__(geometry, spacing, positions, spacing, np.zeros(int(n_detectors)), 0.0, cache_dir)
 
     def _cell_weights(self, like: Tensor) -> float:
         return 1.0
 
-    def _project_pixels(self, angle: float, like: Tensor) -> tuple[Tensor, float]:
+    def _project_pixels(self, angle: float, like: Tensor, before: int) -> tuple[Tensor, float]:
         x, y = self._pixel_centres(like)
         position = (x * math.cos(angle) + y * math.sin(angle)).flatten()
-        middle = (self.range_shape[-1] + 1) / 2 - self.detector_offset / self.detector_spacing
+        middle = before + (self.range_shape[-1] - 1) / 2 - self.detector_offset / self.detector_spacing
         return position / self.detector_spacing + middle, 1.0

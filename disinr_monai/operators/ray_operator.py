@@ -35,6 +35,7 @@ class RayOperator(LinearOperator):
         positions: of the detector cells for :func:`~disinr_monai.operators.redundancy.ray_weights`.
         cell_step: distance of two positions.
         mirror: for the same function.
+        filter_angle: angle between two cells of a curved detector, else 0.
         cache_dir: folder of stored system matrices; ``$DISINR_CACHE`` or ``~/.cache/disinr_monai`` if not given.
     """
 
@@ -47,6 +48,7 @@ class RayOperator(LinearOperator):
         positions: np.ndarray,
         cell_step: float,
         mirror: np.ndarray,
+        filter_angle: float,
         cache_dir: str | Path | None,
     ) -> None:
         angles = np.asarray(geometry.angles)
@@ -57,6 +59,12 @@ class RayOperator(LinearOperator):
         self.ray_spacing = spacing
         self.register_buffer("angles", torch.tensor(angles, dtype=torch.float32), persistent=False)
         self.ramp = RampFilter(geometry.n_detectors, spacing)
+        # Back-projection of a shifted detector also needs the filtered values beyond its nearer edge.
+        excess = math.ceil(abs(positions[0] + positions[-1]) / cell_step - 1e-6)
+        self._beyond = (0, 0) if excess < 2 else (excess, 0) if positions[0] + positions[-1] > 0 else (0, excess)
+        n_filtered = geometry.n_detectors + sum(self._beyond)
+        is_plain = n_filtered == geometry.n_detectors and not filter_angle
+        self.inverse_ramp = self.ramp if is_plain else RampFilter(n_filtered, spacing, filter_angle)
         weights = ray_weights(angles, positions, cell_step, mirror)
         shares = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.register_buffer("shares", shares, persistent=False)
@@ -72,12 +80,8 @@ class RayOperator(LinearOperator):
         """Factor of every cell ``(n_detectors,)`` before the ramp filter."""
 
     @abstractmethod
-    def _project_pixels(self, angle: float, like: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Position on the padded detector (in cells) of every pixel, and what divides its back-projected value."""
-
-    @property
-    def _inverse_filter(self) -> RampFilter:
-        return self.ramp
+    def _project_pixels(self, angle: float, like: Tensor, before: int) -> tuple[Tensor, Tensor | float]:
+        """Position (in cells, ``before`` the first one's) of every pixel, and what divides its back-projection."""
 
     def forward(self, image: Tensor) -> Tensor:
         """Image ``(..., 1, H, W)`` to line integrals in mm ``(..., 1, n_views, n_detectors)``."""
@@ -116,16 +120,18 @@ class RayOperator(LinearOperator):
         self._check_range(measurement)
         _, n_views, n_detectors = self.range_shape
         batch = measurement.shape[:-3]
+        before = 1 + self._beyond[0]
         weighted = measurement.reshape(-1, n_views, n_detectors) * self._cell_weights(measurement)
         if self.shares is not None:
             weighted = weighted * self.shares.to(measurement.dtype)
-        filtered = self._inverse_filter(weighted)
-        # A zero at both ends: outside the detector nothing is measured.
+        filtered = self.inverse_ramp(torch.nn.functional.pad(weighted, self._beyond))
+        # A zero at both ends: further out nothing is measured.
+        last = filtered.shape[-1]
         filtered = torch.nn.functional.pad(filtered, (1, 1))
         image = filtered.new_zeros(len(filtered), math.prod(self.domain_shape))
         for view, angle in enumerate(self.angles.tolist()):
-            position, divisor = self._project_pixels(angle, measurement)
-            left = position.floor().clamp(0, n_detectors)
+            position, divisor = self._project_pixels(angle, measurement, before)
+            left = position.floor().clamp(0, last)
             share = (position - left).clamp(0, 1)
             left = left.long()
             row = filtered[:, view]
