@@ -1,5 +1,6 @@
 """Forward models: geometry and physics, nothing else."""
 
+from disinr_monai.operators.cone_beam import ConeBeam
 from disinr_monai.operators.fan_beam import FanBeam
 from disinr_monai.operators.fourier import MultiCoilFourier, fft2c, ifft2c
 from disinr_monai.operators.identity import Identity
@@ -8,6 +9,7 @@ from disinr_monai.operators.non_cartesian import NonCartesianFourier
 from disinr_monai.operators.parallel_beam import ParallelBeam
 
 __all__ = [
+    "ConeBeam",
     "FanBeam",
     "Identity",
     "LinearOperator",

@@ -71,11 +71,7 @@ class FanBeam(RayOperator):
         check_numbers(
             "FanBeam",
             {"n_detectors": n_detectors, "n_subrays": n_subrays},
-            {
-                "pixel_spacing": pixel_spacing,
-                "detector_spacing": detector_spacing,
-                "source_distance": source_distance,
-            },
+            {"pixel_spacing": pixel_spacing, "detector_spacing": detector_spacing, "source_distance": source_distance},
             {"detector_distance": detector_distance},
             {"detector_offset": detector_offset, "axis_offset": axis_offset},
         )

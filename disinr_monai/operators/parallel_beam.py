@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from disinr_monai.operators.ray_geometry import ParallelGeometry, check_numbers, checked_angles, checked_shape

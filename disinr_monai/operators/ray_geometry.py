@@ -71,7 +71,7 @@ class ParallelGeometry(RayGeometry):
 
     def rays(self) -> tuple[NDArray, NDArray]:
         return parallel_rays(
-            np.asarray(self.angles), self.n_detectors, self.detector_spacing, self.n_subrays, self.detector_offset
+            np.asarray(self.angles), self.n_detectors, self.detector_spacing, self.detector_offset, self.n_subrays
         )
 
 

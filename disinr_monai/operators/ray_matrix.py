@@ -9,11 +9,7 @@ _RAYS_PER_CHUNK = 4096
 
 
 def ray_matrix(
-    image_shape: tuple[int, int],
-    pixel_spacing: float,
-    points: np.ndarray,
-    directions: np.ndarray,
-    n_subrays: int = 1,
+    image_shape: tuple[int, int], pixel_spacing: float, points: np.ndarray, directions: np.ndarray, n_subrays: int = 1
 ) -> scipy.sparse.csr_matrix:
     """Matrix ``(n_rays / n_subrays, H * W)`` of intersection lengths in mm, averaged over the sub-rays of a cell.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from disinr_monai.operators import (
+    ConeBeam,
     FanBeam,
     Identity,
     LinearOperator,
@@ -143,3 +144,27 @@ def parallel_beam_short_arc_with_offset() -> LinearOperator:
         detector_offset=-1.1,
         n_subrays=1,
     )
+
+
+def _cone(**changes) -> ConeBeam:
+    geometry = {
+        "image_shape": (5, 7, 4),
+        "pixel_spacing": 1.3,
+        "angles": [0.1, 0.9, 2.0, 4.4],
+        "detector_shape": (6, 11),
+        "detector_spacing": 1.7,
+        "detector_spacing_v": 1.9,
+        "source_distance": 20.0,
+        "detector_distance": 13.0,
+    }
+    return ConeBeam(**geometry | changes)
+
+
+@_example(ConeBeam)
+def cone_beam() -> LinearOperator:
+    return _cone()
+
+
+@_example(ConeBeam)
+def cone_beam_without_a_matrix() -> LinearOperator:
+    return _cone(max_bytes=0, detector_offset=1.1, detector_offset_v=-0.7, axis_offset=0.9, angles=[0.3, 0.5, 0.8])

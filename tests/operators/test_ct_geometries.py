@@ -94,9 +94,7 @@ BEAMS = {
     "parallel backwards": lambda: parallel(-evenly(120, math.pi)),
     "parallel 220 degrees": lambda: parallel(evenly(150, math.radians(220))),
     "parallel offset": lambda: parallel(evenly(190, FULL), detector_offset=7.7),
-    "parallel half detector": lambda: parallel(
-        evenly(190, FULL), detector_offset=22.0, n_detectors=84
-    ),
+    "parallel half detector": lambda: parallel(evenly(190, FULL), detector_offset=22.0, n_detectors=84),
     "flat": lambda: fan(evenly(190, FULL)),
     "flat backwards": lambda: fan(-evenly(190, FULL)),
     "flat offsets": lambda: fan(evenly(190, FULL), **OFFSETS),
