@@ -51,7 +51,11 @@ def our_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_scan(
-    projections: NDArray, values: Mapping[str, Any], path: str, image_size: int = 256, given: Mapping[str, Any] = {}
+    projections: NDArray,
+    values: Mapping[str, Any],
+    path: str,
+    image_size: int = 256,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A complete description of one scan.
 
@@ -69,6 +73,7 @@ def checked_scan(
     Raises:
         InputError: NaN, constant, missing or impossible values.
     """
+    given = given or {}
     unknown = sorted(set(given) - set(SETTINGS))
     if unknown:
         raise InputError(f"ct_geometry: expected {', '.join(SETTINGS)}, found {', '.join(unknown)}")

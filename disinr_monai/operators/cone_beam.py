@@ -26,8 +26,8 @@ class ConeBeam(ViewOperator):
     rows along :math:`-y`, columns along :math:`+x`, slices along :math:`+z`, the centre in the middle of the orbit.
     Projections ``(1, n_views, n_rows, n_columns)``.
 
-    **Memory.** If matrix and transpose fit into ``max_bytes`` (estimated as 64 bytes times rays times the longer side of
-    a slice) they are stored; otherwise the weights are made again at every call, view by view, in about 300 MB
+    **Memory.** If matrix and transpose fit into ``max_bytes`` (estimated as 64 bytes times rays times the longer
+    side of a slice) they are stored; otherwise the weights are made again at every call, view by view, in about 300 MB
     of scratch: slow, but of any size. :attr:`is_stored` says which.
 
     Args:

@@ -23,8 +23,8 @@ def fan_rays(
         e = (\cos θ, \sin θ), \quad n = (-\sin θ, \cos θ), \quad S = -d_s n - τ e, \quad
         u_k = \Delta \left(k - \tfrac{n - 1}{2}\right) + o
 
-    with each detector cell split evenly into ``n_subrays`` points. They are :math:`S + R\, n + u_k e` on a flat detector
-    and :math:`S + R\,(\cos γ_k\, n + \sin γ_k\, e)`, :math:`γ_k = u_k / R`, on a curved one, with
+    with each detector cell split evenly into ``n_subrays`` points. They are :math:`S + R\, n + u_k e` on a flat
+    detector and :math:`S + R\,(\cos γ_k\, n + \sin γ_k\, e)`, :math:`γ_k = u_k / R`, on a curved one, with
     :math:`R = d_s + d_d`.
 
     Args:
