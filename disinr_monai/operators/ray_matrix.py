@@ -1,4 +1,4 @@
-"""System matrix of a 2-D scan: exact intersection lengths of rays and pixels."""
+"""System matrix of a set of rays: exact intersection lengths of rays and pixels."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def ray_matrix(
     touches at most two pixels of that row (and likewise for columns), so each row splits at most once.
 
     Args:
-        image_shape: ``(H, W)``, the centre at (0, 0).
+        image_shape: ``(H, W)`` pixels, centred on the origin; columns along +x, rows along -y.
         pixel_spacing: side of a pixel in mm.
-        points: a point of each ray as ``(x, y)`` in mm; must broadcast to ``directions``.
-        directions: of the rays, ``(..., 2)``; sub-rays of one cell are neighbours.
-        n_subrays: rays per cell.
+        points: a point of each ray as ``(x, y)`` in mm, broadcastable to ``directions``.
+        directions: ``(..., 2)``, not zero, of any length; the rays of one cell are neighbours. Rays are lines without
+            ends.
+        n_subrays: rays of one cell.
     """
     height, width = image_shape
     # Pixel coordinates: column along +x, row along -y, pixel (r, c) covers [r, r + 1] x [c, c + 1].
