@@ -178,9 +178,9 @@ def test_the_geometry_is_that_of_the_file(write_hdf5, attributes, name):
 
 def test_what_the_file_lacks_is_given(write_hdf5):
     (listed,) = list_cases(write_hdf5(sinogram=_sinogram()), "ct")
-    with pytest.raises(InputError, match="expected the geometry detector_spacing, angles, .*--ct_geometry"):
+    with pytest.raises(InputError, match=r"expected the geometry detector_spacing, angles, .*--ct_geometry"):
         AcquireCT()(listed)
-    with pytest.raises(InputError, match="ct_geometry: expected .*, found sourcedistance"):
+    with pytest.raises(InputError, match=r"ct_geometry: expected .*, found sourcedistance"):
         AcquireCT(file_geometry={"sourcedistance": 3})(listed)
     given = {key: GEOMETRY[key] for key in ("angles", "detector_spacing", "source_distance", "detector_distance")}
     case = AcquireCT(image_size=32, file_geometry=given)(listed)
