@@ -11,9 +11,11 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
+from disinr_monai.data.ct_scan import SETTINGS, scan_operator
 from disinr_monai.data.naming import case_label, case_seed
 from disinr_monai.data.points import voxel_centres
 from disinr_monai.data.read_image import read_image
+from disinr_monai.data.read_nexus import is_nexus, read_nexus
 from disinr_monai.data.read_sinogram import read_sinogram
 from disinr_monai.data.resample import block_average, pad_to_square, resample_slice
 from disinr_monai.data.simulate_ct import simulate_fan_beam
@@ -23,11 +25,11 @@ from disinr_monai.operators import FanBeam
 
 
 class AcquireCT(Transform):
-    """Sparse-view fan-beam CT of one case, as :func:`~disinr_monai.data.cases.list_cases` lists it.
+    """CT of one case, as :func:`~disinr_monai.data.cases.list_cases` lists it.
 
     * image in HU: padded to a square with air, measured at its own resolution (at least twice ``image_size``) with
       Poisson and electronic noise; the reference is its block average on the ``image_size``² grid;
-    * sinogram file: taken as it is with its own geometry, no reference.
+    * sinogram file (our HDF5 or CIL's NeXus): taken as it is with its own geometry, no reference.
 
     Images are in units of ``x = (HU + 1000) / 1200``; air is 0.
 
@@ -42,6 +44,8 @@ class AcquireCT(Transform):
         source_distance: source to rotation axis, mm.
         detector_distance: rotation axis to detector, mm.
         seed: of the noise, together with the name of the case.
+        file_geometry: for sinogram files, what they do not say or say wrongly: a dictionary of
+            :data:`disinr_monai.data.ct_scan.SETTINGS`.
     """
 
     def __init__(
@@ -56,7 +60,9 @@ class AcquireCT(Transform):
         source_distance: float = 300.0,
         detector_distance: float = 300.0,
         seed: int = 0,
+        file_geometry: Mapping[str, Any] | None = None,
     ) -> None:
+        self.file_geometry = dict(file_geometry or {})
         at_least("n_views", n_views, 1)
         at_least("photons", photons, 0)
         at_least("electronic_noise", electronic_noise, 0)
@@ -130,14 +136,27 @@ class AcquireCT(Transform):
         return resample_slice(square, affine, factor * self.image_size, fill=HU_AIR)
 
     def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        file = read_sinogram(case["path"])
-        sinogram = torch.from_numpy(file["sinogram"]) / (HU_RANGE / 1000 * file["water_attenuation"])
-        geometry = {key: file[key] for key in ("detector_spacing", "source_distance", "detector_distance")}
-        geometry |= {"pixel_spacing": file["pixel_spacing"], "n_detectors": sinogram.shape[-1]}
-        operator = FanBeam(image_shape=file["image_shape"], angles=file["angles"], **geometry)
-        info = {"format": "hdf5_sinogram", "simulated": False, "n_views": sinogram.shape[1], **geometry}
-        info["water_attenuation"] = file["water_attenuation"]
-        return _ct_case(case, operator, sinogram, file["affine"], info)
+        read = read_nexus if is_nexus(case["path"]) else read_sinogram
+        scan = read(case["path"], case["slice"], self.image_size, self.file_geometry)
+        return scan_case(case, scan)
+
+
+def scan_case(case: Mapping[str, Any], scan: Mapping[str, Any]) -> dict[str, Any]:
+    """The case of a measured scan (a dictionary of :func:`disinr_monai.data.ct_scan.checked_scan`).
+
+    Its lengths are counted in pixels, as if a pixel were 1 mm: the weights of regularisers and the learned prior, which
+    were chosen there, then mean the same for small and large pixels.
+    """
+    unit = scan["pixel_spacing"]
+    operator = scan_operator(scan, unit)
+    scale = HU_RANGE / 1000 * scan["water_attenuation"] * unit
+    measurement = torch.from_numpy(scan["projections"]).reshape(operator.range_shape) / scale
+    info = {key: scan[key] for key in SETTINGS if key in scan and key not in ("affine", "angles")}
+    # "geometry" in a case's information says how sure the position in the patient is.
+    info["beam"] = info.pop("geometry")
+    info |= {"format": scan.get("format", "hdf5_sinogram"), "simulated": False, "n_views": operator.range_shape[1]}
+    info |= {key: scan[key] for key in ("read_as",) if key in scan}
+    return _ct_case(case, operator, measurement, scan["affine"], info)
 
 
 def _ct_case(

@@ -13,9 +13,11 @@ from disinr_monai.data.naming import safe_name, subjects_of, unique_names
 from disinr_monai.data.read_dicom import is_dicom, is_image, read_dicom_header, sort_series
 from disinr_monai.data.read_image import canonical_slice_axis, nifti_slices
 from disinr_monai.data.read_kspace import kspace_summary
+from disinr_monai.data.read_nexus import count_nexus_scans, is_nexus
+from disinr_monai.data.read_sinogram import count_scans
 from disinr_monai.errors import InputError
 
-_HDF5 = (".h5", ".hdf5")
+_HDF5 = (".h5", ".hdf5", ".nxs", ".nex")
 _NIFTI = (".nii", ".nii.gz")
 
 
@@ -100,9 +102,12 @@ def _inspect(file: Path, modality: str, n_wanted: int) -> tuple[str, list[int | 
         return "image", _slices(nifti_slices(file), modality, n_wanted)
     kind = MODALITIES[modality].measurement
     with open_hdf5(file) as content:
-        keys = set(content)
+        keys = {"sinogram"} if is_nexus(file) else set(content)
     if kind not in keys and keys & {facts.measurement for facts in MODALITIES.values()}:
         return kind, []
+    if kind == "sinogram":
+        n_scans = count_nexus_scans(file) if is_nexus(file) else count_scans(file)
+        return kind, [None] if n_scans == 1 else list(range(n_scans))
     if kind != "kspace":
         return kind, [None]
     n_slices, is_full = kspace_summary(file)

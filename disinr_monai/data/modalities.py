@@ -62,7 +62,7 @@ MODALITIES: dict[str, Modality] = {
     "ct": Modality(
         measurement="sinogram",
         dicom="CT",
-        expected="sinogram HDF5 (.h5), NIfTI in HU (.nii, .nii.gz) or CT DICOM",
+        expected="sinogram HDF5 (.h5), CIL NeXus (.nxs), NIfTI in HU (.nii, .nii.gz) or CT DICOM",
         display=_window,
         physical=_hounsfield,
         units="HU",

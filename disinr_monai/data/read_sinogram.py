@@ -1,90 +1,89 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from disinr_monai.data.ct_scan import checked_scan, our_names
 from disinr_monai.data.hdf5 import open_hdf5
 from disinr_monai.errors import InputError
 
-_LENGTHS = ("detector_spacing", "source_distance", "detector_distance", "pixel_spacing")
-WATER_ATTENUATION = 0.02
 
+def read_sinogram(
+    path: str | Path, index: int | None = None, image_size: int = 256, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Read one CT scan from an HDF5 file with its geometry.
 
-def read_sinogram(path: str | Path) -> dict[str, Any]:
-    """Read an HDF5 fan-beam sinogram with its geometry.
+    The file holds the dataset ``sinogram``: line integrals ``-log(counts / photons)`` (no unit), ``(V, D)``, or
+    ``(n, V, D)`` for a stack of scans, or ``(V, rows, columns)`` for a cone beam. As datasets or as attributes of the
+    file or of ``sinogram``:
 
-    The file holds the dataset ``sinogram`` ``(V, D)`` or ``(1, V, D)``, line integrals ``-log(counts / photons)``
-    (no unit), and, as datasets or as attributes of the file or of ``sinogram``: ``angles`` (V, rad),
-    ``detector_spacing``, ``source_distance``, ``detector_distance``, ``pixel_spacing`` (mm), ``image_shape`` (H, W).
-    Optional: ``affine`` (4x4, RAS mm, of the image), ``water_attenuation`` (per mm, default 0.02). The geometry is the
-    one of ``docs/conventions.md``.
+    * ``geometry``: ``parallel``, ``fan_flat`` (default), ``fan_curved`` or ``cone``;
+    * ``angles`` (rad) or ``angles_deg``, ``(V,)`` or ``(n, V)``; ``detector_spacing`` (mm);
+    * not for parallel beams: ``source_distance``, ``detector_distance`` (mm);
+    * optional: ``detector_offset``, ``axis_offset`` (mm), for cone beams ``detector_spacing_v``, ``detector_offset_v``;
+      ``pixel_spacing`` (mm), ``image_shape`` (H, W); ``affine`` (4x4, RAS mm, of the image); ``water_attenuation``
+      (per mm, default 0.02).
+
+    Conventions: ``docs/ct-geometries.md``.
+
+    Args:
+        path: HDF5 file.
+        index: which scan of a stack.
+        image_size: rows and columns where nothing says ``image_shape``.
+        given: values that the user says; stronger than the file's.
 
     Returns:
-        ``sinogram`` float32 ``(1, V, D)`` and every value named above, ``affine`` with a default centred on the
-        rotation axis.
+        The dictionary of :func:`disinr_monai.data.ct_scan.checked_scan`.
 
     Raises:
         InputError: not HDF5, no ``sinogram``, wrong rank, NaN or infinite, constant, or missing or impossible geometry.
     """
     with open_hdf5(path) as file:
-        if "sinogram" not in file:
-            raise InputError(
-                f"{path}: expected a dataset `sinogram` (view, detector), found keys {sorted(file) or 'none'}"
-            )
-        data = file["sinogram"]
-        shape = getattr(data, "shape", ())
-        if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 1):
-            raise InputError(
-                f"{path}: `sinogram` must have shape (view, detector) or (1, view, detector), found "
-                f"{tuple(shape)}; write one file a slice"
-            )
-        sinogram = np.asarray(data[()])
-        values = {**file.attrs, **data.attrs, **{k: v[()] for k, v in file.items() if k != "sinogram"}}
-    if sinogram.dtype.kind not in "iuf":
-        raise InputError(f"{path}: `sinogram` must be real, found {sinogram.dtype}")
-    sinogram = sinogram.astype(np.float32).reshape(1, *shape[-2:])
-    if not np.isfinite(sinogram).all():
-        raise InputError(
-            f"{path}: `sinogram` must be finite, found {int((~np.isfinite(sinogram)).sum())} NaN or infinite values"
-        )
-    if sinogram.size == 0 or sinogram.min() == sinogram.max():
-        raise InputError(f"{path}: `sinogram` must hold a measurement, found the same value everywhere or no value")
-    missing = [key for key in (*_LENGTHS, "angles", "image_shape") if key not in values]
-    if missing:
-        raise InputError(
-            f"{path}: expected the geometry {', '.join(missing)} as attribute or dataset, found only "
-            f"{sorted(values) or 'none'}"
-        )
-    return {"sinogram": sinogram, **_checked_geometry(values, sinogram.shape[1], path)}
+        data = _dataset(file, path)
+        values = our_names({**file.attrs, **data.attrs, **{k: v[()] for k, v in file.items() if hasattr(v, "dtype")}})
+        values.pop("sinogram")
+        values |= given or {}
+        n_scans = _n_scans(data.shape, values)
+        if not 0 <= (index or 0) < n_scans or (index is None and n_scans > 1):
+            raise InputError(f"{path}: `sinogram` holds {n_scans} scans, found the request for scan {index}")
+        sinogram = np.asarray(data[()] if _is_cone(values) else data[index or 0] if data.ndim == 3 else data[()])
+        if np.ndim(values.get("angles")) == 2 and len(values["angles"]) == n_scans:
+            values["angles"] = values["angles"][index or 0]
+    return checked_scan(sinogram, values, str(path), image_size, given or {})
 
 
-def _checked_geometry(values: dict[str, Any], n_views: int, path: str | Path) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key in _LENGTHS:
-        value = np.asarray(values[key], dtype=float)
-        if value.size != 1 or not np.isfinite(value).all() or value.item() <= 0:
-            raise InputError(f"{path}: `{key}` must be one positive length in mm, found {values[key]}")
-        result[key] = float(value.item())
-    angles = np.asarray(values["angles"], dtype=float).reshape(-1)
-    if len(angles) != n_views or not np.isfinite(angles).all():
-        raise InputError(f"{path}: `angles` must hold {n_views} finite angles (rad), one a view, found {len(angles)}")
-    if np.ptp(angles) > 4 * np.pi + 1e-3:
-        raise InputError(f"{path}: `angles` must be in radians, found a range of {np.ptp(angles):g}; convert them")
-    image_shape = [int(n) for n in np.asarray(values["image_shape"]).reshape(-1)]
-    if len(image_shape) != 2 or min(image_shape) < 2:
-        raise InputError(f"{path}: `image_shape` must be two numbers (H, W), found {values['image_shape']}")
-    spacing = result["pixel_spacing"]
-    # Without one in the file: x to the right, y to the front; rows run along -y, columns along x (docs/conventions.md).
-    affine = np.diag([0.0, 0.0, 1.0, 1.0])
-    affine[1, 0], affine[0, 1] = -spacing, spacing
-    affine[:2, 3] = [-(image_shape[1] - 1) / 2 * spacing, (image_shape[0] - 1) / 2 * spacing]
-    if "affine" in values:
-        affine = np.asarray(values["affine"], dtype=float)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise InputError(f"{path}: `affine` must be a finite 4x4 matrix, found shape {affine.shape}")
-    water = float(np.asarray(values.get("water_attenuation", WATER_ATTENUATION)).item())
-    if not water > 0:
-        raise InputError(f"{path}: `water_attenuation` must be positive (per mm), found {water}")
-    return {**result, "angles": angles, "image_shape": tuple(image_shape), "affine": affine, "water_attenuation": water}
+def count_scans(path: str | Path) -> int:
+    """How many scans a file holds.
+
+    Raises:
+        InputError: not HDF5, or no ``sinogram`` of two or three axes.
+    """
+    with open_hdf5(path) as file:
+        data = _dataset(file, path)
+        return _n_scans(
+            data.shape, {**file.attrs, **data.attrs, **{k: file[k][()] for k in ("geometry",) if k in file}}
+        )
+
+
+def _dataset(file: Any, path: str | Path) -> Any:
+    if "sinogram" not in file:
+        raise InputError(f"{path}: expected a dataset `sinogram` (view, detector), found keys {sorted(file) or 'none'}")
+    data = file["sinogram"]
+    shape = tuple(getattr(data, "shape", None) or ())
+    if len(shape) not in (2, 3):
+        raise InputError(
+            f"{path}: `sinogram` must have shape (view, detector), (scan, view, detector) or, for a cone beam, (view, "
+            f"row, column), found {shape}"
+        )
+    return data
+
+
+def _is_cone(values: Mapping[str, Any]) -> bool:
+    return str(np.asarray(values.get("geometry", "")).astype(str)) == "cone"
+
+
+def _n_scans(shape: tuple[int, ...], values: Mapping[str, Any]) -> int:
+    return shape[0] if len(shape) == 3 and not _is_cone(values) else 1

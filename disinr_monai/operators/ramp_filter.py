@@ -21,9 +21,11 @@ class RampFilter(nn.Module):
     Args:
         n_samples: length of the filtered axis.
         spacing: sample spacing :math:`τ` in mm.
+        angle: fan angle between two samples on a curved detector: the kernel times
+            :math:`(n α / \sin n α)^2` (the same, eq. 3.79); 0 on a flat one.
     """
 
-    def __init__(self, n_samples: int, spacing: float) -> None:
+    def __init__(self, n_samples: int, spacing: float, angle: float = 0.0) -> None:
         super().__init__()
         self.n_samples = n_samples
         self.n_padded = 1 << (2 * n_samples - 1).bit_length()
@@ -31,6 +33,10 @@ class RampFilter(nn.Module):
         n = torch.minimum(n, self.n_padded - n)
         kernel = torch.where(n % 2 == 1, -1 / (torch.pi * n.clamp(min=1)) ** 2, 0.0)
         kernel[0] = 0.25
+        if angle:
+            # Samples further apart than the detector is long never meet.
+            gamma = n.clamp(max=n_samples) * angle
+            kernel = kernel / torch.sinc(gamma / torch.pi) ** 2
         # The kernel is even, so its spectrum is real.
         self.register_buffer("response", (torch.fft.rfft(kernel).real / spacing).float(), persistent=False)
 

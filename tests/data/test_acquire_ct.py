@@ -13,6 +13,7 @@ from disinr_monai.data.cases import list_cases
 from disinr_monai.data.phantoms import write_phantoms
 from disinr_monai.data.read_sinogram import read_sinogram
 from disinr_monai.errors import InputError
+from disinr_monai.methods import TotalVariation
 
 _HAS_FAN_BEAM = hasattr(operators, "FanBeam") and importlib.util.find_spec("disinr_monai.data.simulate_ct") is not None
 needs_fan_beam = pytest.mark.skipif(not _HAS_FAN_BEAM, reason="needs FanBeam and simulate_fan_beam")
@@ -41,7 +42,7 @@ def _sinogram() -> np.ndarray:
 
 def test_a_sinogram_file_with_its_geometry(write_hdf5):
     scan = read_sinogram(write_hdf5(sinogram=_sinogram(), attributes=GEOMETRY))
-    np.testing.assert_array_equal(scan["sinogram"], _sinogram()[None])
+    np.testing.assert_array_equal(scan["projections"], _sinogram())
     assert scan["image_shape"] == (20, 24)
     assert scan["water_attenuation"] == 0.02
     # The middle of the image is on the rotation axis.
@@ -54,7 +55,15 @@ def test_a_sinogram_file_with_its_geometry(write_hdf5):
     ("change", "message"),
     [
         ({"sinogram": None}, r"expected a dataset `sinogram`.*found keys none"),
-        ({"sinogram": np.ones((2, 11, 30))}, r"must have shape .*found \(2, 11, 30\)"),
+        ({"sinogram": np.ones((2, 2, 11, 30))}, r"must have shape .*found \(2, 2, 11, 30\)"),
+        ({"sinogram": np.ones((2, 11, 30))}, "holds 2 scans, found the request for scan None"),
+        ({"sinogram": np.zeros((0, 30))}, "`angles` must hold 0|found the same value everywhere or no value"),
+        ({"sinogram": np.full((11, 30), b"a")}, "must be real, found"),
+        ({"geometry": "helix"}, "`geometry` must be one of parallel, fan_flat, fan_curved, cone, found 'helix'"),
+        ({"geometry": "cone"}, "geometry cone must have 3 axes"),
+        ({"detector_offset": np.nan}, "`detector_offset` must be one finite number"),
+        ({"detector_distance": "far"}, "`detector_distance` must be one finite number"),
+        ({"angles": "none"}, "must hold 11 finite angles"),
         ({"sinogram": np.ones(30)}, r"must have shape .*found \(30,\)"),
         ({"sinogram": _sinogram() * 1j}, "must be real, found complex"),
         ({"sinogram": np.full((11, 30), np.nan)}, "found 330 NaN"),
@@ -133,7 +142,73 @@ def test_a_sinogram_file_is_taken_as_it_is(write_hdf5):
     case = AcquireCT()(listed)
     assert "reference" not in case
     assert case["operator"].domain_shape == (1, 20, 24)
-    np.testing.assert_allclose(case["measurement"][0] * 0.024, _sinogram(), rtol=1e-5)
+    # In units of the pixel, 1.5 mm.
+    np.testing.assert_allclose(case["measurement"][0] * 0.024 * 1.5, _sinogram(), rtol=1e-5)
+    assert case["operator"].source_distance == 200.0
+    assert case["info"]["pixel_spacing"] == 1.5
+    json.dumps(case["info"])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "name"),
+    [
+        ({"geometry": "parallel", "detector_offset": 3.0, "axis_offset": 1.5}, "ParallelBeam"),
+        ({"geometry": "fan_curved", "detector_offset": 3.0}, "FanBeam"),
+        ({"geometry": "cone", "image_shape": [20, 24, 6], "detector_spacing_v": 3.0}, "ConeBeam"),
+    ],
+)
+def test_the_geometry_is_that_of_the_file(write_hdf5, attributes, name):
+    sinogram = np.repeat(_sinogram()[:, None], 5, axis=1) if name == "ConeBeam" else _sinogram().astype(">f4")
+    path = write_hdf5(sinogram=sinogram, attributes={**GEOMETRY, **attributes})
+    (listed,) = list_cases(path, "ct")
+    case = AcquireCT()(listed)
+    operator = case["operator"]
+    assert type(operator).__name__ == name
+    assert operator.domain_shape == (1, *attributes.get("image_shape", [20, 24]))
+    if name == "ParallelBeam":
+        assert operator.detector_offset == pytest.approx(1.0)  # (3 - 1.5) mm in pixels
+    elif name == "FanBeam":
+        assert operator.curved
+        assert operator.detector_offset == pytest.approx(2.0)
+    else:
+        assert operator.rays.detector_spacing == pytest.approx((2 / 1.5, 3 / 1.5))
+        assert case["points"].shape == (3, 20, 24, 6)
+    assert torch.isfinite(operator.direct_inverse(case["measurement"])).all()
+
+
+def test_what_the_file_lacks_is_given(write_hdf5):
+    (listed,) = list_cases(write_hdf5(sinogram=_sinogram()), "ct")
+    with pytest.raises(InputError, match=r"expected the geometry detector_spacing, angles, .*--ct_geometry"):
+        AcquireCT()(listed)
+    with pytest.raises(InputError, match=r"ct_geometry: expected .*, found sourcedistance"):
+        AcquireCT(file_geometry={"sourcedistance": 3})(listed)
+    given = {key: GEOMETRY[key] for key in ("angles", "detector_spacing", "source_distance", "detector_distance")}
+    case = AcquireCT(image_size=32, file_geometry=given)(listed)
+    # The detector's field of view at the axis: 30 cells of 2 mm, magnified 5/3 times.
+    assert case["info"]["pixel_spacing"] == pytest.approx(30 * 2 * 0.6 / 32)
+    assert case["operator"].domain_shape == (1, 32, 32)
+
+
+def test_the_helsinki_sinograms(real_data):
+    """Four discs of 70 mm in one file, geometry in the challenge's names."""
+    cases = list_cases(real_data("ct_raw"), "ct")
+    assert [case["slice"] for case in cases] == [0, 1, 2, 3]
+    case = AcquireCT(image_size=128)(cases[0])
+    assert case["info"]["source_distance"] == pytest.approx(410.66)
+    assert case["info"]["detector_distance"] == pytest.approx(553.74 - 410.66)
+    # 560 cells of 0.2 mm, magnified 1.348 times.
+    assert case["info"]["pixel_spacing"] == pytest.approx(560 * 0.1483223 / 128, rel=1e-4)
+    operator = case["operator"]
+    angles = np.degrees(np.asarray(operator.geometry.angles))
+    assert angles[[0, -1]] == pytest.approx([269, 299])
+    image = TotalVariation(tv_weight=1.0, absolute=True, non_negative=True, n_iterations=40).solve(
+        operator, case["measurement"], None
+    )
+    assert float((operator(image) - case["measurement"]).norm() / case["measurement"].norm()) < 0.03
+    # The disc lies within the field of view: across the arc's middle direction its width is 70 mm.
+    middle = image[0, :, 64] if abs(np.cos(np.radians(284))) < 0.7 else image[0, 64]
+    assert float(image.max()) > 1.0
+    assert int((middle > 0.3).sum()) * case["info"]["pixel_spacing"] == pytest.approx(70, abs=16)
 
 
 @needs_fan_beam

@@ -7,7 +7,15 @@ from collections.abc import Callable
 
 import torch
 
-from disinr_monai.operators import FanBeam, Identity, LinearOperator, MultiCoilFourier, NonCartesianFourier
+from disinr_monai.operators import (
+    ConeBeam,
+    FanBeam,
+    Identity,
+    LinearOperator,
+    MultiCoilFourier,
+    NonCartesianFourier,
+    ParallelBeam,
+)
 
 EXAMPLE_OPERATORS: dict[type[LinearOperator], list[Callable[[], LinearOperator]]] = {}
 
@@ -100,3 +108,63 @@ def fan_beam_one_ray_per_cell() -> LinearOperator:
         detector_distance=0.0,
         n_subrays=1,
     )
+
+
+@_example(FanBeam)
+def fan_beam_curved_with_offsets() -> LinearOperator:
+    return FanBeam(
+        image_shape=(5, 7),
+        pixel_spacing=1.3,
+        angles=[0.3, 0.5, 0.9, 1.0],
+        n_detectors=12,
+        detector_spacing=1.7,
+        source_distance=20.0,
+        detector_distance=13.0,
+        detector_offset=2.9,
+        axis_offset=-1.2,
+        curved=True,
+    )
+
+
+@_example(ParallelBeam)
+def parallel_beam() -> LinearOperator:
+    return ParallelBeam(
+        image_shape=(5, 7), pixel_spacing=1.3, angles=[0.1, 0.9, 2.0, 4.4], n_detectors=11, detector_spacing=0.9
+    )
+
+
+@_example(ParallelBeam)
+def parallel_beam_short_arc_with_offset() -> LinearOperator:
+    return ParallelBeam(
+        image_shape=(6, 4),
+        pixel_spacing=0.8,
+        angles=[0.2, 0.3, 0.4],
+        n_detectors=9,
+        detector_spacing=0.7,
+        detector_offset=-1.1,
+        n_subrays=1,
+    )
+
+
+def _cone(**changes) -> ConeBeam:
+    geometry = {
+        "image_shape": (5, 7, 4),
+        "pixel_spacing": 1.3,
+        "angles": [0.1, 0.9, 2.0, 4.4],
+        "detector_shape": (6, 11),
+        "detector_spacing": 1.7,
+        "detector_spacing_v": 1.9,
+        "source_distance": 20.0,
+        "detector_distance": 13.0,
+    }
+    return ConeBeam(**geometry | changes)
+
+
+@_example(ConeBeam)
+def cone_beam() -> LinearOperator:
+    return _cone()
+
+
+@_example(ConeBeam)
+def cone_beam_without_a_matrix() -> LinearOperator:
+    return _cone(max_bytes=0, detector_offset=1.1, detector_offset_v=-0.7, axis_offset=0.9, angles=[0.3, 0.5, 0.8])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from disinr_monai.operators import FanBeam, fan_beam_matrix, matrix_cache
+from disinr_monai.operators import FanBeam, matrix_cache, system_matrix
 
 ANGLES = np.array([0.0, 0.7, math.pi / 2, 2.5, 4.0, 5.5])
 GEOMETRY = {"n_detectors": 81, "detector_spacing": 2.0, "source_distance": 120.0, "detector_distance": 90.0}
@@ -17,9 +17,9 @@ GEOMETRY = {"n_detectors": 81, "detector_spacing": 2.0, "source_distance": 120.0
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DISINR_CACHE", str(tmp_path / "cache"))
-    fan_beam_matrix.shared_matrix.cache_clear()
+    system_matrix.forget_matrices()
     yield
-    fan_beam_matrix.shared_matrix.cache_clear()
+    system_matrix.forget_matrices()
 
 
 def rays(angles=ANGLES, n_detectors=81, detector_spacing=2.0, source_distance=120.0, detector_distance=90.0):
@@ -151,8 +151,8 @@ def _small(**changes) -> FanBeam:
 
 def _count_builds(monkeypatch) -> list:
     builds = []
-    build = fan_beam_matrix.fan_beam_matrix
-    monkeypatch.setattr(fan_beam_matrix, "fan_beam_matrix", lambda **kwargs: builds.append(1) or build(**kwargs))
+    build = system_matrix.build_matrix
+    monkeypatch.setattr(system_matrix, "build_matrix", lambda geometry: builds.append(1) or build(geometry))
     return builds
 
 
@@ -172,7 +172,7 @@ def test_matrix_is_read_from_disk(monkeypatch, tmp_path):
     image = torch.rand(1, 9, 8)
     expected = _small(cache_dir=tmp_path)(image)
     assert len(list(tmp_path.glob("*.npz"))) == 1
-    fan_beam_matrix.shared_matrix.cache_clear()
+    system_matrix.forget_matrices()
     torch.testing.assert_close(_small(cache_dir=tmp_path)(image), expected, rtol=0, atol=0)
     assert len(builds) == 1
 
@@ -197,7 +197,7 @@ def test_damaged_file_is_rebuilt(monkeypatch, tmp_path, damage):
         file.write_bytes(b"" if damage == "empty" else b"not a matrix")
     builds = _count_builds(monkeypatch)
     for _ in range(2):
-        fan_beam_matrix.shared_matrix.cache_clear()
+        system_matrix.forget_matrices()
         torch.testing.assert_close(_small(cache_dir=tmp_path)(image), expected, rtol=0, atol=0)
     assert len(builds) == 1
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
