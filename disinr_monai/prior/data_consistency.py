@@ -27,7 +27,7 @@ def data_consistency(
     IEEE Trans. Med. Imaging 38:394, 2019); and :math:`\partial x / \partial λ = M (f - x) / λ`.
 
     Args:
-        centre: :math:`f`, ``(C, *S)``.
+        centre: :math:`f`, ``(..., C, *S)``; several are brought to the data side by side.
         operator, measurement, weights: of one scan; weights as they shall count.
         dc_weight: :math:`λ`, in the units of :math:`A^H A`.
         n_iterations: conjugate gradient steps.
@@ -63,4 +63,4 @@ def _solve(
     def normal(image: Tensor) -> Tensor:
         return operator.gram(image, weights) + dc_weight * image
 
-    return conjugate_gradients(normal, slope, n_iterations)
+    return conjugate_gradients(normal, slope, n_iterations, n_axes=len(operator.domain_shape))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class PriorInputs:
     phase: Tensor | None
 
     def image(self, values: Tensor) -> Tensor:
-        """Values ``(C, *S)`` in the prior's frame to an image."""
+        """Values ``(..., C, *S)`` in the prior's frame to an image."""
         return _rotate(values * self.gain, self.phase)
 
     def frame(self, image: Tensor) -> Tensor:
@@ -180,26 +181,42 @@ class LearnedPrior(nn.Module):
         Returns:
             Image ``(C, *S)``, differentiable.
         """
-        seen = self._look(inputs, scan, image)
+        return self._steps(inputs, scan, None if image is None else image[None], index, [symmetry], boost)[0]
+
+    def _steps(
+        self,
+        inputs: PriorInputs,
+        scan: Scan,
+        images: Tensor | None,
+        index: int,
+        symmetries: Sequence[int],
+        boost: float = 1.0,
+    ) -> Tensor:
+        """:meth:`step` under several symmetries side by side, ``(B, C, *S)``."""
+        seen = self._look(inputs, scan, images)
         # All but the undersampling scale with the image.
-        scale = torch.full((seen.shape[0], 1, 1), boost, device=seen.device)
+        scale = torch.full((seen.shape[-3], 1, 1), boost, device=seen.device)
         scale[3 * self.channels + 1] = 1.0
-        seen = apply_symmetry(seen * scale, symmetry).contiguous()
-        corrected = undo_symmetry(self(seen.unsqueeze(0))[0], symmetry) / boost
+        seen = (seen * scale).expand(len(symmetries), -1, -1, -1)
+        seen = torch.stack([apply_symmetry(one, k) for one, k in zip(seen, symmetries, strict=True)])
+        corrected = [undo_symmetry(one, k) for one, k in zip(self(seen), symmetries, strict=True)]
+        corrected = torch.stack(corrected) / boost
         weight = self.log_dc_weight[index].exp()
         return data_consistency(
             inputs.image(corrected), scan.operator, scan.measurement, scan.weights, weight, self.dc_iterations
         )
 
-    def _look(self, inputs: PriorInputs, scan: Scan, image: Tensor | None) -> Tensor:
-        """Features ``(4 C + 2, *S)`` of a scan at an image."""
+    def _look(self, inputs: PriorInputs, scan: Scan, images: Tensor | None) -> Tensor:
+        """Features ``(B, 4 C + 2, *S)`` of a scan at images; ``(1, ...)`` at the start."""
         c, features = self.channels, inputs.features
-        if image is None:
-            return torch.cat((features, torch.zeros_like(features[:c])))
-        residual = scan.operator.residual_image(scan.measurement - scan.operator(image), scan.weights)
-        current = inputs.frame(image)
+        if images is None:
+            return torch.cat((features, torch.zeros_like(features[:c])))[None]
+        residual = scan.operator.residual_image(scan.measurement - scan.operator(images), scan.weights)
+        current = inputs.frame(images)
         moved = (current - features[:c]) * _DIFFERENCE
-        return torch.cat((current, features[c : 2 * c], inputs.frame(residual) * _RESIDUAL, features[3 * c :], moved))
+        same = features.expand(len(images), *features.shape)
+        residual = inputs.frame(residual) * _RESIDUAL
+        return torch.cat((current, same[:, c : 2 * c], residual, same[:, 3 * c :], moved), dim=1)
 
     def start_image(self, inputs: PriorInputs) -> Tensor:
         """The classical image ``(C, *S)`` that the features hold."""
@@ -208,14 +225,10 @@ class LearnedPrior(nn.Module):
     @torch.no_grad()
     def reconstruct(self, inputs: PriorInputs, scan: Scan) -> Tensor:
         """Image ``(C, *S)``, the mean over all flips (and turns): each sees the scan from another side."""
-        n = self.n_symmetries(inputs.features)
-        total = torch.zeros_like(inputs.features[: self.channels])
-        for k in range(n):
-            image = None
-            for i in range(self.n_passes):
-                image = self.step(inputs, scan, image, i, k)
-            total += image
-        return total / n
+        images, symmetries = None, range(self.n_symmetries(inputs.features))
+        for i in range(self.n_passes):
+            images = self._steps(inputs, scan, images, i, symmetries)
+        return images.mean(0)
 
     def n_symmetries(self, features: Tensor) -> int:
         """4 flips, or 8 with the transposed ones."""
@@ -246,8 +259,9 @@ def undo_symmetry(values: Tensor, k: int) -> Tensor:
 
 
 def _rotate(values: Tensor, phase: Tensor | None) -> Tensor:
-    """Multiply ``(2, *S)`` (real, imaginary) by a phase; anything else stays."""
+    """Multiply ``(..., 2, *S)`` (real, imaginary) by a phase; anything else stays."""
     if phase is None:
         return values
-    turned = torch.complex(values[0], values[1]) * phase
-    return torch.stack((turned.real, turned.imag))
+    channel = values.ndim - phase.ndim - 1
+    turned = torch.complex(*values.unbind(channel)) * phase
+    return torch.stack((turned.real, turned.imag), dim=channel)
