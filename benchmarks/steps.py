@@ -34,6 +34,7 @@ class Step:
         loss: the measurement loss.
         network: the start; a fresh one of the published size if not given.
         amp: bfloat16 (not for ``plain``).
+        lr: Adam's learning rate.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Step:
         loss: MeasurementLoss,
         network: nn.Module | None = None,
         amp: bool = True,
+        lr: float = 1e-3,
     ) -> None:
         self.case, self.loss = case, loss
         self.shape = case["operator"].domain_shape
@@ -52,7 +54,7 @@ class Step:
         if method == "plain":
             plain = PlainDisINR(network)
             self.parameters = list(plain.subject.parameters())
-            self.optimizer = torch.optim.Adam(self.parameters, lr=1e-3)
+            self.optimizer = torch.optim.Adam(self.parameters, lr=lr)
             self.render, self.encode = lambda: plain(self.flat), lambda: plain.subject[0](self.flat)
             plain_features: Tensor = self.encode().detach()
             shared = plain.shared(self.flat)
@@ -68,7 +70,7 @@ class Step:
         compact_grids(field, self.flat)
         self.parameters = list(field.fitted_at_test())
         prepared = field.prepare(self.flat)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-3, fused=True)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
         self.render = lambda: field.render(self.flat, prepared)
         subject = field.subjects[0]
         self.grid = subject.grid

@@ -166,6 +166,25 @@ def test_each_pass_sees_where_the_one_before_went(modality):
     torch.testing.assert_close(prior.reconstruct(inputs, scan), whole.detach(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("modality", ["ct", "mri"])
+def test_all_flips_at_once_are_the_flips_one_by_one(modality):
+    case, prior = make_case(modality), make_prior(modality)
+    prior.refiner.amp = False
+    torch.manual_seed(0)
+    torch.nn.init.normal_(prior.refiner.last.weight, std=0.1)
+    scan = scan_of(case)
+    inputs = prior.inputs(scan.operator, scan.measurement, case.get("weights"))
+    images = []
+    with torch.no_grad():
+        for k in range(prior.n_symmetries(inputs.features)):
+            image = None
+            for i in range(prior.n_passes):
+                image = prior.step(inputs, scan, image, i, k)
+            images.append(image)
+    assert float((images[1] - images[0]).abs().max()) > 1e-3
+    torch.testing.assert_close(prior.reconstruct(inputs, scan), torch.stack(images).mean(0), rtol=1e-4, atol=1e-5)
+
+
 def test_complex_images_are_nearly_real_in_its_frame():
     case, prior = mri_case(), make_prior("mri")
     phase = torch.tensor(0.9)
@@ -354,6 +373,25 @@ def test_untrained_prior_gives_the_classical_image_at_the_data(modality):
     network = network_with(partial(make_prior, modality, FIRM))
     firm = LearnedReconstruction(guard=False)(None, network, case=case)[0]
     torch.testing.assert_close(firm, classical, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("modality", ["ct", "mri"])
+def test_two_threads_give_the_image_of_one(modality):
+    case, network = make_case(modality), network_with(partial(make_prior, modality))
+    images, history = [], []
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            method = LearnedReconstruction()
+            images.append(method(None, network, case=case))
+            history.append(method.history)
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*images, rtol=1e-4, atol=1e-5)
+    assert history[0][0] == pytest.approx(history[1][0], rel=1e-4)
+    assert not images[1].requires_grad
 
 
 def test_data_consistency_solves_its_equation():

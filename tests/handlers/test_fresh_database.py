@@ -26,7 +26,20 @@ def _schema(path) -> list[str]:
         return sorted(tables) + [row[0] for row in connection.execute("select version_num from alembic_version")]
 
 
-def test_mlflow_makes_the_same_and_logs_to_it(tmp_path):
+@pytest.fixture
+def quick_disk():
+    """MLflow's own way waits for the disk a few hundred times."""
+    import sqlalchemy
+
+    def set_up(raw, _):
+        raw.execute("PRAGMA synchronous=OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", set_up)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", set_up)
+
+
+def test_mlflow_makes_the_same_and_logs_to_it(tmp_path, quick_disk):
     import mlflow
 
     ours, theirs = tmp_path / "new" / "ours.db", tmp_path / "theirs.db"
