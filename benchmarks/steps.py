@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -159,3 +160,10 @@ def interleaved(parts: dict[Any, Part], rounds: int) -> dict[Any, float]:
 def peak_memory_mb() -> float:
     """Most memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def own_memory_mb() -> float:
+    """Memory that this process has now and that is no file's (Linux; elsewhere 0)."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024

@@ -55,9 +55,8 @@ def page(result: dict[str, Any]) -> list[str]:
         lines += ["", "| | method | seconds | iterations | PSNR (dB) |", "|---|---|---|---|---|"]
     for row in whole:
         count = f"{row['iterations']:.0f}" if "iterations" in row else "–"
-        lines.append(
-            f"| {row['task']}, {row['setting']} | {row['method']} | {row['seconds']:.2f} | {count} | {row['psnr']:.2f} |"
-        )
+        label = f"{row['task']}, {row['setting']} | {row['method']}"
+        lines.append(f"| {label} | {row['seconds']:.2f} | {count} | {row['psnr']:.2f} |")
     versions = ", ".join(f"{k} {v}" for k, v in header["versions"].items())
     return [*lines, "", f"{header['hardware']}; {versions}.", ""]
 
