@@ -36,7 +36,8 @@ def pretrain(case: dict[str, Any], n_subjects: int, visits: int, folder: str | N
         loss(network(points, subject), [case]).backward()
         optimizer.step()
         seconds.append(clock() - start)
-    swept = sum(bool(optimizer.state[p]) for s in network.subjects for p in s.parameters())
+    steps = (optimizer.state[p].get("step", 0) for s in network.subjects for p in s.parameters())
+    swept = sum(bool(step > 0) for step in steps)
     touched = swept / sum(1 for _ in network.subjects[0].parameters())
     # The first visit also builds the interpolation matrix.
     result = {"seconds": statistics.median(seconds[1:]), "peak_memory_mb": peak_memory_mb()}
