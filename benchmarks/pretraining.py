@@ -9,18 +9,26 @@ from typing import Any
 
 import torch
 
-from benchmarks.steps import Step, clock, encoder, peak_memory_mb
+from benchmarks.steps import Step, clock, encoder, own_memory_mb, peak_memory_mb
 from disinr_monai.losses import MeasurementLoss
 from disinr_monai.memory import keep_freed_memory
 from disinr_monai.networks import DisINR
+from disinr_monai.on_disk import DiskTensors
 
 
-def pretrain(case: dict[str, Any], n_subjects: int, visits: int) -> dict[str, float]:
-    """Visit the first ``visits`` of ``n_subjects`` once each; one optimiser holds all of them, as in the trainer."""
+def pretrain(case: dict[str, Any], n_subjects: int, visits: int, folder: str | None = None) -> dict[str, float]:
+    """Visit the first ``visits`` of ``n_subjects`` once each; one optimiser holds all of them, as in the trainer.
+
+    With a ``folder`` subject encoders and their moments are kept there instead of in memory.
+    """
     keep_freed_memory()
-    network = DisINR(encoder, case["operator"].domain_shape[0], n_subjects=n_subjects)
+    disk = None if folder is None else DiskTensors(folder)
+    place = None if disk is None else disk.move
+    network = DisINR(encoder, case["operator"].domain_shape[0], n_subjects=n_subjects, place=place)
     network.set_amp(True)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    if disk is not None:
+        disk.move_adam(optimizer, network.subjects.parameters())
     loss, points, seconds = MeasurementLoss(tv_weight=0.03), case["points"][None], []
     for subject in range(visits):
         start = clock()
@@ -28,10 +36,14 @@ def pretrain(case: dict[str, Any], n_subjects: int, visits: int) -> dict[str, fl
         loss(network(points, subject), [case]).backward()
         optimizer.step()
         seconds.append(clock() - start)
-    swept = sum(bool(optimizer.state[p]) for s in network.subjects for p in s.parameters())
+    steps = (optimizer.state[p].get("step", 0) for s in network.subjects for p in s.parameters())
+    swept = sum(bool(step > 0) for step in steps)
     touched = swept / sum(1 for _ in network.subjects[0].parameters())
     # The first visit also builds the interpolation matrix.
-    return {"seconds": statistics.median(seconds[1:]), "peak_memory_mb": peak_memory_mb(), "subjects_touched": touched}
+    result = {"seconds": statistics.median(seconds[1:]), "peak_memory_mb": peak_memory_mb()}
+    if disk is not None:  # pages of files count as resident while there is room; these are the rest, at the end
+        result["own_memory_mb"] = own_memory_mb()
+    return result | {"subjects_touched": touched}
 
 
 def adapt(case: dict[str, Any], method: str, n_iterations: int = 3) -> dict[str, float]:

@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class Step:
         loss: the measurement loss.
         network: the start; a fresh one of the published size if not given.
         amp: bfloat16 (not for ``plain``).
+        lr: Adam's learning rate.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Step:
         loss: MeasurementLoss,
         network: nn.Module | None = None,
         amp: bool = True,
+        lr: float = 1e-3,
     ) -> None:
         self.case, self.loss = case, loss
         self.shape = case["operator"].domain_shape
@@ -52,7 +55,7 @@ class Step:
         if method == "plain":
             plain = PlainDisINR(network)
             self.parameters = list(plain.subject.parameters())
-            self.optimizer = torch.optim.Adam(self.parameters, lr=1e-3)
+            self.optimizer = torch.optim.Adam(self.parameters, lr=lr)
             self.render, self.encode = lambda: plain(self.flat), lambda: plain.subject[0](self.flat)
             plain_features: Tensor = self.encode().detach()
             shared = plain.shared(self.flat)
@@ -68,7 +71,7 @@ class Step:
         compact_grids(field, self.flat)
         self.parameters = list(field.fitted_at_test())
         prepared = field.prepare(self.flat)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-3, fused=True)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
         self.render = lambda: field.render(self.flat, prepared)
         subject = field.subjects[0]
         self.grid = subject.grid
@@ -157,3 +160,10 @@ def interleaved(parts: dict[Any, Part], rounds: int) -> dict[Any, float]:
 def peak_memory_mb() -> float:
     """Most memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def own_memory_mb() -> float:
+    """Memory that this process has now and that is no file's (Linux; elsewhere 0)."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024

@@ -20,6 +20,7 @@ from disinr_monai.errors import InputError
 from disinr_monai.files import claim_output_dir
 from disinr_monai.files import prepare_output_dir as _prepare
 from disinr_monai.memory import keep_freed_memory
+from disinr_monai.on_disk import place_moments, subject_place
 
 __all__ = [
     "as_bool",
@@ -32,9 +33,11 @@ __all__ = [
     "load_pair",
     "load_start",
     "n_prior_passes",
+    "place_moments",
     "prepare_output_dir",
     "start",
     "start_distributed",
+    "subject_place",
     "training_settings",
 ]
 
@@ -142,7 +145,7 @@ def training_settings() -> dict[str, Any]:
     Where files lie, how much is shown, how often is saved and how long it goes on may differ.
     """
     free = {"dataset_dir", "output_dir", "bundle_root", "device", "resume", "quiet", "checkpoint_seconds", "max_epochs"}
-    free |= {"tracking_uri", "experiment_name", "run_name"}
+    free |= {"subjects_on_disk", "tracking_uri", "experiment_name", "run_name"}
     return {k: v for k, v in hyper_parameters().items() if k.split("#")[0] not in free}
 
 

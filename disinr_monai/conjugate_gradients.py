@@ -15,7 +15,7 @@ def conjugate_gradients(
         normal: :math:`N`.
         right: :math:`b`.
         n_iterations: at most so many steps.
-        tolerance: stop when the residual is at most this times the size of :math:`b`.
+        tolerance: stop when the residual is at most this times the size of :math:`b`; 0 asks the device nothing.
 
     Returns:
         :math:`x`.
@@ -23,14 +23,15 @@ def conjugate_gradients(
     solution = torch.zeros_like(right)
     residual, direction = right.clone(), right.clone()
     energy = residual.square().sum()
-    stop = tolerance**2 * float(energy)
+    stop = tolerance**2 * float(energy) if tolerance > 0 else 0.0
     for _ in range(n_iterations):
-        if float(energy) <= stop:
+        if tolerance > 0 and float(energy) <= stop:
             break
         product = normal(direction)
-        length = energy / (direction * product).sum()
+        # What is solved stays so: 0 over 0 would be no number.
+        length = torch.where(energy > 0, energy / (direction * product).sum(), 0.0)
         solution += length * direction
         residual -= length * product
         energy, previous = residual.square().sum(), energy
-        direction = residual + (energy / previous) * direction
+        direction = residual + torch.where(previous > 0, energy / previous, 0.0) * direction
     return solution

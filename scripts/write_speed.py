@@ -50,6 +50,13 @@ def page(result: dict[str, Any]) -> list[str]:
                 f"- {row['setting']}, {row['subjects']} subjects, {row['visited']} of them visited: "
                 f"{row['seconds']:.2f} s, peak {row['peak_memory_mb']:.0f} MB"
             )
+    whole = [row for row in rows if row["setting"].startswith("whole image") and "psnr" in row]
+    if whole:
+        lines += ["", "| | method | seconds | iterations | PSNR (dB) |", "|---|---|---|---|---|"]
+    for row in whole:
+        count = f"{row['iterations']:.0f}" if "iterations" in row else "–"
+        label = f"{row['task']}, {row['setting']} | {row['method']}"
+        lines.append(f"| {label} | {row['seconds']:.2f} | {count} | {row['psnr']:.2f} |")
     versions = ", ".join(f"{k} {v}" for k, v in header["versions"].items())
     return [*lines, "", f"{header['hardware']}; {versions}.", ""]
 

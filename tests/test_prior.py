@@ -356,6 +356,25 @@ def test_untrained_prior_gives_the_classical_image_at_the_data(modality):
     torch.testing.assert_close(firm, classical, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("modality", ["ct", "mri"])
+def test_two_threads_give_the_image_of_one(modality):
+    case, network = make_case(modality), network_with(partial(make_prior, modality))
+    images, history = [], []
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            method = LearnedReconstruction()
+            images.append(method(None, network, case=case))
+            history.append(method.history)
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*images, rtol=1e-4, atol=1e-5)
+    assert history[0][0] == pytest.approx(history[1][0], rel=1e-4)
+    assert not images[1].requires_grad
+
+
 def test_data_consistency_solves_its_equation():
     case = mri_case()
     operator, y = case["operator"], case["measurement"]

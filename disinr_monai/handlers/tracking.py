@@ -17,6 +17,7 @@ from monai.utils import CommonKeys
 
 from disinr_monai.distributed import rank
 from disinr_monai.errors import InputError
+from disinr_monai.handlers.fresh_database import start_database
 from disinr_monai.handlers.save_cases import summarise
 from disinr_monai.handlers.track_methods import log_methods
 from disinr_monai.versions import versions
@@ -31,7 +32,7 @@ _FLUSH_SECONDS = 120.0
 class Tracking:
     """Log a run to MLflow without making it wait.
 
-    One background thread opens the store (seconds, the first time, for SQLite) and sends batches; the engine only
+    One background thread opens the store and sends batches; the engine only
     appends to a list. A store that fails is reported once and the run goes on. The run ends as FINISHED, FAILED after
     an exception, or KILLED when the process ends early.
 
@@ -193,10 +194,12 @@ class Tracking:
         from mlflow.entities import Param, RunTag
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        local = self.uri.startswith("sqlite:///")
+        if local:
+            start_database(Path(self.uri.removeprefix("sqlite:///")))
         self._client = mlflow.MlflowClient(tracking_uri=self.uri)
         experiment = self._client.get_experiment_by_name(self.experiment_name)
         if experiment is None:
-            local = self.uri.startswith("sqlite:///")
             location = Path(self.uri.removeprefix("sqlite:///")).parent / "mlruns" if local else None
             self._experiment_id = self._client.create_experiment(
                 self.experiment_name, artifact_location=None if location is None else location.resolve().as_uri()

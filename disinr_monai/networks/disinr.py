@@ -28,6 +28,8 @@ class DisINR(Field):
             becomes ``shared["prior"]``: pre-trained, frozen and released with the pair.
         seed: the shared part starts from ``seed``, all subject encoders from ``seed + 1`` (a common start, so that
             their mean is meaningful; different from the shared one, or the two would learn the same).
+        place: called with each subject encoder as soon as it is made, to keep it elsewhere than in memory
+            (:class:`disinr_monai.on_disk.DiskTensors`).
 
     Raises:
         ValueError: ``n_subjects`` below 1.
@@ -42,6 +44,7 @@ class DisINR(Field):
         n_subjects: int = 1,
         seed: int = 0,
         prior: Callable[[], nn.Module] | None = None,
+        place: Callable[[nn.Module], nn.Module] | None = None,
     ) -> None:
         if n_subjects < 1:
             raise ValueError(f"DisINR: n_subjects must be at least 1, found {n_subjects}")
@@ -52,7 +55,8 @@ class DisINR(Field):
         self.shared.update({"encoder": shared_encoder, "decoder": decoder})
         if prior is not None:
             self.shared["prior"] = prior()
-        self.subjects.extend(encoder(seed=seed + 1) for _ in range(n_subjects))
+        place = place or (lambda subject: subject)
+        self.subjects.extend(place(encoder(seed=seed + 1)) for _ in range(n_subjects))
 
     def prepare(self, flat: Tensor) -> Tensor:
         """The shared encoder's part of the decoder's first layer, ``(n, hidden)``; constant while it is frozen."""

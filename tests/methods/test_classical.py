@@ -7,6 +7,7 @@ import pytest
 import torch
 from monai.inferers import Inferer
 
+from disinr_monai.conjugate_gradients import conjugate_gradients
 from disinr_monai.data.trajectories import radial_trajectory
 from disinr_monai.errors import InputError
 from disinr_monai.methods.cg_sense import ConjugateGradient
@@ -146,6 +147,43 @@ def test_denoising_of_one_step_is_known():
     result = TotalVariationProx((1, 8, 20), image)(image, 0.5, 2000)
     torch.testing.assert_close(result[..., :10], torch.full((1, 8, 10), 0.05), atol=1e-4, rtol=0)
     torch.testing.assert_close(result[..., 10:], torch.full((1, 8, 10), 0.95), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("non_negative", [False, True])
+@pytest.mark.parametrize("with_metric", [False, True])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_compiled_steps_are_those_of_tensor_operations(channels, with_metric, non_negative):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(channels, 11, 7, generator=generator, dtype=torch.float64)
+    metric = 0.5 + torch.rand(1, 11, 7, generator=generator, dtype=torch.float64) if with_metric else None
+    plain = TotalVariationProx((channels, 11, 7), image, non_negative, metric)
+    plain._compiled = False
+    plain._next, plain._slope = torch.zeros_like(plain._dual), torch.zeros_like(plain._dual)
+    plain._norm = image.new_zeros(11, 7)
+    compiled = TotalVariationProx((channels, 11, 7), image, non_negative, metric)
+    assert compiled._compiled
+    for weight in (0.3, 0.3, 0.1):  # the dual variable stays from call to call
+        given = image.clone()
+        torch.testing.assert_close(compiled(given, weight, 4), plain(image, weight, 4), rtol=1e-10, atol=1e-12)
+        assert torch.equal(given, image)
+
+
+def test_systems_side_by_side_are_solved_as_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    right = (
+        torch.randn(3, 2, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 0.0, 50.0])[:, None, None]
+    )
+
+    def normal(x):
+        return (x.flatten(-2) @ (root.T @ root + torch.eye(6))).view_as(x)
+
+    together = conjugate_gradients(normal, right, 4, n_axes=2)
+    singly = torch.stack([conjugate_gradients(normal, one, 4) for one in right])
+    torch.testing.assert_close(together, singly)
+    assert not together[1].any()
+    exact = conjugate_gradients(normal, right, 40, n_axes=2)
+    torch.testing.assert_close(normal(exact), right)
 
 
 def test_warm_start_goes_on():
