@@ -15,10 +15,12 @@ import torch
 from torch import nn
 
 from disinr_monai.checkpoint import load_shared, read_checkpoint
+from disinr_monai.collected_warnings import collect_warnings
 from disinr_monai.distributed import start_distributed
 from disinr_monai.errors import InputError
 from disinr_monai.files import prepare_output_dir
 from disinr_monai.memory import keep_freed_memory
+from disinr_monai.progress import wants_bars
 
 __all__ = [
     "as_bool",
@@ -35,6 +37,7 @@ __all__ = [
     "start",
     "start_distributed",
     "training_settings",
+    "wants_bars",
 ]
 
 logger = logging.getLogger(__name__)
@@ -47,6 +50,7 @@ def start() -> None:
     """First line of every ``initialize`` list: readable errors, no override that nobody reads, quick memory."""
     _install_excepthook()
     keep_freed_memory()
+    collect_warnings()
     check_overrides()
 
 
@@ -129,7 +133,7 @@ def training_settings() -> dict[str, Any]:
     Where files lie, how much is shown, how often is saved and how long it goes on may differ.
     """
     free = {"dataset_dir", "output_dir", "bundle_root", "device", "resume", "quiet", "checkpoint_seconds", "max_epochs"}
-    free |= {"tracking_uri", "experiment_name", "run_name"}
+    free |= {"tracking_uri", "experiment_name", "run_name", "anonymize", "names", "report"}
     return {k: v for k, v in hyper_parameters().items() if k.split("#")[0] not in free}
 
 
