@@ -45,7 +45,7 @@ class Steps:
             self._loss = f"{loss:.3g}"
         if self._bar is not None:
             if loss is not None:
-                self._bar.set_postfix(loss=self._loss, refresh=False)
+                self._bar.set_postfix(loss=self._loss)
             self._bar.update()
         elif self._lines and time.monotonic() - self._spoke >= self.interval:
             self._say()

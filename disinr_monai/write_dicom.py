@@ -37,6 +37,12 @@ _PERSON = (
     "ReferringPhysicianName", "FrameOfReferenceUID", "PositionReferenceIndicator",
 )  # fmt: skip
 
+# Must be there, may be empty.
+_EMPTY = (
+    "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber", "ReferringPhysicianName",
+    "PositionReferenceIndicator", "PatientPosition", "Laterality",
+)  # fmt: skip
+
 
 class DicomWriter:
     """Write images as DICOM files of one new series for each source.
@@ -54,6 +60,7 @@ class DicomWriter:
         self.modality = modality if modality in ("CT", "MR") else "OT"
         self.method, self.anonymize = method, anonymize
         self._uids: dict[tuple[str, str], str] = {}
+        self._now = datetime.datetime.now()
 
     def write(self, folder: Path, case: Mapping[str, Any], image: NDArray) -> list[Path]:
         """Write one case into ``folder``, one file a slice.
@@ -114,9 +121,9 @@ class DicomWriter:
         dataset.file_meta = meta
         dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
         dataset.SpecificCharacterSet = "ISO_IR 192"
-        for key in ("PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
-                    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator", "PatientPosition"):  # fmt: skip
+        for key in _EMPTY:
             setattr(dataset, key, "")
+        dataset.StudyDate, dataset.StudyTime = self._now.strftime("%Y%m%d"), self._now.strftime("%H%M%S")
         dataset.PatientID = str(case["subject"])[:64]
         dataset.StudyInstanceUID = self._uid("study", str(case["subject"]))
         dataset.FrameOfReferenceUID = self._uid("frame", source)
@@ -126,12 +133,14 @@ class DicomWriter:
         if header is not None:
             _copy(header, dataset, _ACQUISITION.get(self.modality, ("PatientPosition",)))
             if not self.anonymize:
-                dataset.pop("PatientID")
+                # A study without a date stays without: ours would be a wrong one.
+                dataset.PatientID = dataset.StudyDate = dataset.StudyTime = ""
                 _copy(header, dataset, _PERSON)
-                dataset.setdefault("PatientID", "")
+        if dataset.get("BodyPartExamined") and not dataset.Laterality:
+            del dataset.Laterality  # empty is for "unknown which side"; of one body part it says that there are two
         if self.anonymize:
             dataset.PatientIdentityRemoved = "YES"
-            dataset.DeidentificationMethod = "Nothing of the source's patient and study is copied (disinr_monai)"
+            dataset.DeidentificationMethod = "No attribute of the source's patient or study is copied"
         dataset.Manufacturer, dataset.ManufacturerModelName = "disinr_monai", "disinr_monai"
         dataset.SoftwareVersions = disinr_monai.__version__
         return dataset
@@ -146,9 +155,8 @@ class DicomWriter:
         dataset.LossyImageCompression = str(getattr(header, "LossyImageCompression", "") or "00")
         if dataset.LossyImageCompression == "01":
             _copy(header, dataset, ("LossyImageCompressionRatio", "LossyImageCompressionMethod"))
-        now = datetime.datetime.now()
-        dataset.ContentDate = dataset.InstanceCreationDate = now.strftime("%Y%m%d")
-        dataset.ContentTime = dataset.InstanceCreationTime = now.strftime("%H%M%S")
+        dataset.ContentDate = dataset.InstanceCreationDate = self._now.strftime("%Y%m%d")
+        dataset.ContentTime = dataset.InstanceCreationTime = self._now.strftime("%H%M%S")
         dataset.AcquisitionNumber = None
         for key, value in _TYPE_1.get(self.modality, {}).items():
             if not dataset.get(key):
@@ -162,17 +170,21 @@ _TYPE_1 = {
         "ScanningSequence": "RM", "SequenceVariant": "NONE", "ScanOptions": "", "MRAcquisitionType": "2D",
         "RepetitionTime": None, "EchoTime": None, "EchoTrainLength": None,
     },
-    "OT": {"ConversionType": "WSD"},
+    "OT": {"ConversionType": "WSD", "PatientOrientation": ""},
 }  # fmt: skip
 
 
 def _copy(source: Any, target: Any, keys: Sequence[str]) -> None:
     """Copy attributes; one whose value breaks the standard is left out and named in the log."""
+    from pydicom import DataElement
+    from pydicom.config import RAISE
+
     for key in keys:
         if key not in source:
             continue
         try:
-            setattr(target, key, source[key].value)
+            element = source[key]
+            target.add(DataElement(element.tag, element.VR, element.value, validation_mode=RAISE))
         except Exception as error:
             # A hostile or damaged value fails in whatever pydicom makes of it.
             logger.warning("DICOM: %s of the source is not valid (%s) and is left out", key, type(error).__name__)

@@ -6,22 +6,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-_METRICS = (("psnr", "PSNR (dB)", ".2f"), ("ssim", "SSIM", ".4f"), ("nrmse", "NRMSE", ".4f"), ("seconds", "seconds", ".2f"),
-            ("iterations", "iterations", ".0f"))  # fmt: skip
+METRICS = {
+    "psnr": ("PSNR (dB)", ".2f"),
+    "ssim": ("SSIM", ".4f"),
+    "nrmse": ("NRMSE", ".4f"),
+    "seconds": ("seconds", ".2f"),
+    "iterations": ("iterations", ".0f"),
+}
 CT_WINDOWS = {"whole range": (-200, 1200), "soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800)}
+PLANES = ("axial", "coronal", "sagittal")
 
 
 def row_table(caption: str, rows: Sequence[Mapping[str, Any]], ours: str) -> str:
     """Methods and their numbers; columns that no row has are left out."""
-    columns = [column for column in _METRICS if any(column[0] in row for row in rows)]
-    head = "".join(f'<th scope="col">{title}</th>' for _, title, _ in columns)
+    columns = {key: column for key, column in METRICS.items() if any(key in row for row in rows)}
+    head = "".join(f'<th scope="col">{title}</th>' for title, _ in columns.values())
     body = []
     for row in rows:
-        cells = "".join(f"<td>{_number(row, key, form)}</td>" for key, _, form in columns)
+        cells = "".join(f"<td>{_number(row, key, form)}</td>" for key, (_, form) in columns.items())
         mark = ' class="ours"' if row["method"] == ours else ""
         body.append(f'<tr{mark}><th scope="row">{escape(str(row["method"]))}</th>{cells}</tr>')
-    return (f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr><th scope="col">method</th>{head}'
-            f"</tr></thead><tbody>{''.join(body)}</tbody></table></div>")  # fmt: skip
+    return (
+        f'<div class="scroll"><table><caption>{escape(caption)}</caption>'
+        f'<thead><tr><th scope="col">method</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
 
 
 def _number(row: Mapping[str, Any], key: str, form: str) -> str:
@@ -42,41 +50,47 @@ def facts(summary: str, pairs: Mapping[str, Any], is_open: bool = False) -> str:
 def messages(kind: str, title: str, texts: Iterable[str]) -> str:
     """A box with a list, or nothing."""
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return (
-        f'<div class="banner {kind}" role="note"><strong>{escape(title)}</strong><ul>{items}</ul></div>'
-        if items
-        else ""
-    )
+    box = f'<div class="banner {kind}" role="note"><strong>{escape(title)}</strong><ul>{items}</ul></div>'
+    return box if items else ""
 
 
 def figure(title: str, note: str, alt: str, source: str, role: str, size: tuple[int, int], pixels: str = "") -> str:
     """A still picture, with the values that the script shows in its place."""
     data = f' data-pixels="{pixels}"' if pixels else ""
-    return (f'<figure data-role="{role}"{data}><img alt="{escape(alt)}" src="{source}" width="{size[1]}" height="{size[0]}">'
-            f'<figcaption><span>{escape(title)} <small>{escape(note)}</small></span><span data-show="value"></span>'
-            "</figcaption></figure>")  # fmt: skip
+    return (
+        f'<figure data-role="{role}"{data}>'
+        f'<img alt="{escape(alt)}" src="{source}" width="{size[1]}" height="{size[0]}">'
+        f"<figcaption><span>{escape(title)} <small>{escape(note)}</small></span>"
+        '<span data-show="value"></span></figcaption></figure>'
+    )
 
 
 def controls(number: int, low: float, high: float, window: tuple[float, float], units: str, is_volume: bool) -> str:
     """Sliders of one case; shown by the script once they work."""
     step = (high - low) / 1000
     level, width = window
-    presets = ""
-    if units == "HU":
-        options = "".join(f'<option value="{lv},{w}">{name}</option>' for name, (lv, w) in CT_WINDOWS.items())
-        presets = (f'<label for="preset{number}">window <select id="preset{number}" data-control="preset">'
-                   f'<option value="">as set</option>{options}</select></label>')  # fmt: skip
-    volume = ""
+    parts = []
     if is_volume:
-        volume = (
-            f'<label for="plane{number}">plane <select id="plane{number}" data-control="plane">'
-            '<option value="0">axial</option><option value="1">coronal</option><option value="2">sagittal</option></select></label>'
-            f'<label for="slice{number}">slice <input type="range" id="slice{number}" data-control="slice" min="0" max="0" '
-            'step="1" value="0"><output data-show="slice"></output></label>'
-        )  # fmt: skip
-    return (f'<div class="controls" role="group" aria-label="Window" hidden>{volume}'
-            f'<label for="level{number}">level <input type="range" id="level{number}" data-control="level" min="{low:.6g}" '
-            f'max="{high:.6g}" step="{step:.3g}" value="{level:.6g}"><output data-show="level"></output></label>'
-            f'<label for="width{number}">width <input type="range" id="width{number}" data-control="width" min="{step:.3g}" '
-            f'max="{high - low:.6g}" step="{step:.3g}" value="{width:.6g}"><output data-show="width"></output></label>'
-            f'{presets}<button type="button" data-control="reset">Reset window</button></div>')  # fmt: skip
+        planes = [(str(index), name) for index, name in enumerate(PLANES)]
+        parts += [_choice(number, "plane", planes), _slider(number, "slice", 0, 0, 1, 0)]
+    parts += [_slider(number, "level", low, high, step, level), _slider(number, "width", step, high - low, step, width)]
+    if units == "HU":
+        windows = [(f"{lv},{w}", name) for name, (lv, w) in CT_WINDOWS.items()]
+        parts.append(_choice(number, "preset", [("", "as set"), *windows]))
+    parts.append('<button type="button" data-control="reset">Reset window</button>')
+    return f'<div class="controls" role="group" aria-label="Window" hidden>{"".join(parts)}</div>'
+
+
+def _slider(number: int, name: str, low: float, high: float, step: float, value: float) -> str:
+    return (
+        f'<label for="{name}{number}">{name} <input type="range" id="{name}{number}" data-control="{name}" '
+        f'min="{low:.6g}" max="{high:.6g}" step="{step:.3g}" value="{value:.6g}">'
+        f'<output data-show="{name}"></output></label>'
+    )
+
+
+def _choice(number: int, name: str, options: Iterable[tuple[str, str]]) -> str:
+    items = "".join(f'<option value="{value}">{text}</option>' for value, text in options)
+    return (
+        f'<label for="{name}{number}">{name} <select id="{name}{number}" data-control="{name}">{items}</select></label>'
+    )

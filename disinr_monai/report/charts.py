@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360, 150, 54, 24, 10
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 380, 165, 54, 24, 24
 
 
 def curve(title: str, steps: Sequence[float], series: dict[str, Sequence[float]]) -> str:
@@ -50,5 +50,5 @@ def curve(title: str, steps: Sequence[float], series: dict[str, Sequence[float]]
         parts.append(f'<polyline{style} fill="none" stroke="currentColor" stroke-width="1.6" points="{path}">'
                      f"<title>{escape(name)}</title></polyline>")  # fmt: skip
     names = ", ".join(f"{escape(name)} ({'dashed' if i else 'solid'})" for i, name in enumerate(drawn))
-    parts.append(f'<text x="{(_LEFT + _WIDTH) // 2}" y="{_HEIGHT - 6}" text-anchor="middle">{names}</text></svg>')
+    parts.append(f'<text x="{_LEFT}" y="12">{names}</text></svg>')
     return "".join(parts)

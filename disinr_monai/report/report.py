@@ -11,7 +11,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.collected_warnings import collected_warnings
@@ -19,12 +18,11 @@ from disinr_monai.files import atomic_path
 from disinr_monai.privacy import Names
 from disinr_monai.report import blocks
 from disinr_monai.report.charts import curve
-from disinr_monai.report.pixels import hot, pack, png, smaller, spacing_of, upright, windowed
+from disinr_monai.report.figures import pictures_of
 from disinr_monai.versions import versions
 
 # Bytes of the page: pictures with window controls, then thumbnails, then rows of numbers, then nothing.
 FULL_BYTES, THUMBNAIL_BYTES, ROW_BYTES = 24_000_000, 12_000_000, 8_000_000
-_THUMBNAIL, _LONGEST_VOLUME_SIDE, _LONGEST_SIDE = 96, 128, 512
 _KEPT_CURVE = 400
 
 
@@ -101,7 +99,7 @@ class Report:
                 continue
             attributes, pictures = "", ""
             if kind != "row":
-                attributes, pictures = _pictures(
+                attributes, pictures = pictures_of(
                     number, name, panels, reference, affine, window, units, kind == "thumbnail"
                 )
             fragment = f'<article aria-labelledby="case{number}"{attributes}>{head}{pictures}{tail}</article>\n'
@@ -160,10 +158,11 @@ class Report:
         warnings = [text for text in warnings if text not in reasons]
         n_cases = sum(self._counts.values())
         state = "" if finished else " · still running when this page was written"
-        subtitle = f"{n_cases} cases · " if n_cases else ""
+        subtitle = f"{n_cases} case{'s' * (n_cases > 1)} · " if n_cases else ""
         subtitle += f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(self._began))} · seed {self.seed}{state}"
         rows = [{"method": name, **numbers} for name, numbers in summary.items()]
-        caption = f"Mean ± standard deviation over {max((r['n_subjects'] for r in rows), default=0):.0f} subjects"
+        n_subjects = max((row["n_subjects"] for row in rows), default=0)
+        caption = f"Mean ± standard deviation over {n_subjects:.0f} subjects" if n_subjects > 1 else "One subject"
         table = f"<h2>Summary</h2>{blocks.row_table(caption, rows, self.method)}" if rows else ""
         hardware = found.pop("hardware", "unknown")
         run = {"command": "(hidden)" if hidden else command, "hardware": hardware, "seed": self.seed, **found}
@@ -188,17 +187,17 @@ class Report:
         notes = []
         if counts["thumbnail"] + counts["row"] + counts["none"]:
             notes.append(
-                f"To keep this page small, {counts['full']} cases have window controls, {counts['thumbnail']} small still "
-                f"pictures, {counts['row']} numbers only and {counts['none']} are left out; metrics.csv and the folders "
-                "of the cases have all."
+                f"To keep this page small, {counts['full']} cases have window controls, {counts['thumbnail']} small "
+                f"still pictures, {counts['row']} numbers only and {counts['none']} are left out; metrics.csv and the "
+                "folders of the cases have all."
             )
         note = "".join(f'<p class="banner">{escape(text)}</p>' for text in notes)
         return (
             '<h2>Cases</h2><p class="controls toolbar"><label for="size">picture size <input type="range" id="size" '
             'min="128" max="640" step="32" value="256"></label><span class="soft">The pointer shows the value under '
             "it in every picture of a row.</span></p>"
-            '<noscript><p class="banner">Window controls need scripts; the pictures below are still.</p></noscript>'
-            '<p class="banner" id="old" hidden>Window controls need a browser of 2023 or later; the pictures are still.</p>'
+            '<noscript><p class="banner">Window controls need scripts; the pictures are still.</p></noscript>'
+            '<p class="banner" id="old" hidden>Window controls need a browser of 2023 or later.</p>'
             + note + "".join(self._fragments)
         )  # fmt: skip
 
@@ -222,70 +221,10 @@ class Report:
                 )
         text = "".join(f"<p>{escape(note)}</p>" for note in notes)
         table = blocks.row_table("Numbers of this case", rows, self.method)
-        return f'<div class="numbers">{table}{chart}<div>{text}{blocks.facts("How it was read and made", info)}</div></div>'
+        made = blocks.facts("How it was read and made", info)
+        return f'<div class="numbers">{table}{chart}<div>{text}{made}</div></div>'
 
 
 @cache
 def _asset(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-def _pictures(
-    number: int,
-    name: str,
-    panels: Mapping[str, NDArray],
-    reference: NDArray | None,
-    affine: NDArray | None,
-    window: tuple[float, float] | None,
-    units: str,
-    small: bool,
-) -> tuple[str, str]:
-    """Attributes of the row, and its controls and figures."""
-    images = {title: upright(np.asarray(image, dtype=np.float32), affine) for title, image in panels.items()}
-    result = list(images)[-1]
-    if reference is not None:
-        images["reference"] = upright(np.asarray(reference, dtype=np.float32), affine)
-    is_volume = images[result].ndim == 3
-    full_shape = images[result].shape
-    images = {
-        title: smaller(image, _LONGEST_VOLUME_SIDE if is_volume else _LONGEST_SIDE) for title, image in images.items()
-    }
-    judge = images.get("reference", images[result])
-    low, high = (float(f(judge)) for f in (np.min, np.max))
-    low, high = min(low, float(images[result].min())), max(high, float(images[result].max()))
-    high = high if high > low else low + 1.0
-    if window is None:
-        top = max(float(np.percentile(judge, 99.9)), low + 1e-3 * (high - low))
-        window = (low + top) / 2, top - low
-    level, width = window
-    low, high = min(low, level - width / 2), max(high, level + width / 2)
-
-    figures = []
-    note = f"shown at {images[result].shape} of {full_shape} voxels" if images[result].shape != full_shape else ""
-    for title, image in images.items():
-        role = "result" if title == result else "reference" if title == "reference" else "image"
-        still = _still(image, small)
-        alt = f"{title} of {name}" + (", middle slice" if is_volume else "")
-        data = "" if small else pack(image, low, high)
-        figures.append(blocks.figure(title, note if title == result else "", alt, png(windowed(still, level, width)), role, still.shape, data))  # fmt: skip
-    if reference is not None:
-        still = _still(np.abs(images[result] - images["reference"]), small)
-        alt = f"absolute error of {result} of {name}, white at a fifth of the window"
-        figures.append(blocks.figure("error × 5", "", alt, png(hot(5 * still / width)), "error", still.shape))
-    row = f'<div class="panels{" thumbnails" if small else ""}">{"".join(figures)}</div>'
-    if small:
-        return "", row
-    shape = images[result].shape if is_volume else (1, *images[result].shape)
-    sizes = [n * s for n, s in zip(full_shape, spacing_of(affine, len(full_shape)), strict=True)]
-    extent = sizes if is_volume else [1.0, *sizes]
-    attributes = (
-        f' data-low="{low:.9g}" data-high="{high:.9g}" data-level="{level:.9g}" data-width="{width:.9g}" '
-        f'data-shape="{",".join(map(str, shape))}" data-extent="{",".join(f"{v:.6g}" for v in extent)}" '
-        f'data-units="{escape(units)}"'
-    )
-    return attributes, blocks.controls(number, low, high, window, units, is_volume) + row
-
-
-def _still(image: NDArray, small: bool) -> NDArray:
-    plane = image[image.shape[0] // 2] if image.ndim == 3 else image
-    return smaller(plane, _THUMBNAIL) if small else plane
