@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +46,32 @@ class Names:
         if text not in ("true", "false", "none", "null"):
             raise InputError(f"anonymize: expected true, false or nothing, found {anonymize!r}")
         self.everywhere, self.on_servers = text == "true", text != "false"
-        self.cases, self.subjects, self._paths = {}, {}, {}
-        sources: dict[str, str] = {}
+        self.cases: dict[str, str] = {}
+        self.subjects: dict[str, str] = {}
+        self._paths: dict[str, list[str]] = {}
         for number, case in enumerate(cases, start=1):
-            name, path = str(case["name"]), case.get("path", "")
-            alias = self.cases[name] = f"case-{number:03d}"
-            who = self.subjects.setdefault(str(case["subject"]), f"subject-{len(self.subjects) + 1:03d}")
-            self._paths[alias] = path
-            sources |= {name: alias, str(case["subject"]): who}
-            for file in [path] if isinstance(path, (str, Path)) else path:
-                file = Path(file)
+            path = case.get("path", "")
+            alias = self.cases[str(case["name"])] = f"case-{number:03d}"
+            self.subjects.setdefault(str(case["subject"]), f"subject-{len(self.subjects) + 1:03d}")
+            self._paths[alias] = [str(path)] if isinstance(path, (str, Path)) else [str(file) for file in path]
+        self._hidden = {form for path in paths if path for form in (str(path), str(Path(path).resolve()))}
+
+    @cached_property
+    def _words(self) -> dict[str, str]:
+        """What names somebody, and what stands in its place."""
+        words = {**self.cases, **self.subjects}
+        for alias, files in self._paths.items():
+            for file in map(Path, files):
                 stem = file.name.removesuffix(".gz").rpartition(".")[0] or file.name
                 for word in (file.name, stem, *_folders(file), *_folders(file.parent)):
-                    sources.setdefault(word, alias)
-        self._hidden = {form for path in paths if path for form in (str(path), str(Path(path).resolve()))}
-        sources |= {path: "(hidden)" for path in self._hidden if len(Path(path).parts) > 1}
-        self._words = {word: alias for word, alias in sources.items() if len(word) >= _SHORTEST}
+                    words.setdefault(word, alias)
+        words |= {path: "(hidden)" for path in self._hidden if len(Path(path).parts) > 1}
+        return {word: alias for word, alias in words.items() if len(word) >= _SHORTEST}
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
         longest_first = "|".join(re.escape(word) for word in sorted(self._words, key=len, reverse=True))
-        self._pattern = re.compile(f"(?<![A-Za-z0-9])({longest_first})(?![A-Za-z0-9])") if longest_first else None
+        return re.compile(f"(?<![A-Za-z0-9])({longest_first})(?![A-Za-z0-9])") if longest_first else None
 
     def text(self, text: str) -> str:
         """``text`` without the names, files and folders of the run."""
@@ -98,8 +106,8 @@ class Names:
             writer = csv.writer(file)
             writer.writerow(["alias", "name", "source"])
             for name, alias in self.cases.items():
-                path = self._paths[alias]
-                writer.writerow([alias, name, path if isinstance(path, str) else json.dumps([str(p) for p in path])])
+                files = self._paths[alias]
+                writer.writerow([alias, name, files[0] if len(files) == 1 else str(Path(files[0]).parent)])
 
 
 def _folders(path: Path) -> list[str]:

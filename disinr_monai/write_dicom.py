@@ -1,5 +1,5 @@
 """Reconstructions as DICOM: derived CT and MR images with the geometry and, where there is one, the patient of the
-source. See ``docs/decisions/0011-outputs.md`` for the choice of objects."""
+source. See ``docs/decisions/0014-outputs.md`` for the choice of objects."""
 
 from __future__ import annotations
 
@@ -86,6 +86,8 @@ class DicomWriter:
         for index in range(volume.shape[2]):
             dataset = self._common(case, str(source[0] if source else path), header)
             self._describe(dataset, header)
+            if "unknown" in str(case["info"].get("geometry", "")):
+                dataset.ImageComments += " The position in the patient is not known."
             dataset.InstanceNumber = first + index + 1
             dataset.ImageOrientationPatient = [_decimal(v) for v in orientation]
             position = affine @ [0, 0, index, 1]

@@ -90,9 +90,14 @@ def test_a_failing_case_leaves_nothing(tmp_path, monkeypatch, fails):
 def test_a_folder_that_was_there_keeps_its_files_when_the_new_ones_fail(tmp_path):
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan" / "old").write_text("old")
-    with pytest.raises(RuntimeError, match="stop"), staged_folder(tmp_path / "scan") as folder:
-        (folder / "old").write_text("new")
-        raise RuntimeError("stop")
+
+    def fail() -> None:
+        with staged_folder(tmp_path / "scan") as folder:
+            (folder / "old").write_text("new")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
     assert (tmp_path / "scan" / "old").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -29,5 +29,5 @@ class Anonymize(Transform):
         if "error" in case:
             result["error"] = self.names.text(case["error"])
         if "info" in case:
-            result["info"] = {key: value for key, value in case["info"].items() if key != "source"}
+            result["info"] = self.names.settings({k: v for k, v in case["info"].items() if k != "source"})
         return result

@@ -178,8 +178,11 @@ class SaveCases:
         if self.rows:
             logger.info("results in %s\n%s", self.output_dir, summary_table(self.rows))
         if self.report is not None:
-            page = self.report.write(summary=summarise(self.rows), failures=self.failures)
-            logger.info("report: %s", page)
+            try:
+                page = self.report.write(summary=summarise(self.rows), failures=self.failures)
+                logger.info("report: %s", page)
+            except OSError as error:
+                self._fail(f"output_dir: cannot write {self.output_dir / 'report.html'} ({error.strerror or error})")
         if self.failures:
             done = len({row["case"] for row in self.rows})
             raise InputError(

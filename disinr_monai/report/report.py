@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from disinr_monai.report import blocks
 from disinr_monai.report.charts import curve
 from disinr_monai.report.figures import pictures_of
 from disinr_monai.versions import versions
+
+logger = logging.getLogger(__name__)
 
 # Bytes of the page: pictures with window controls, then thumbnails, then rows of numbers, then nothing.
 FULL_BYTES, THUMBNAIL_BYTES, ROW_BYTES = 24_000_000, 12_000_000, 8_000_000
@@ -120,8 +123,13 @@ class Report:
 
     def write_now_and_then(self, **parts: Any) -> None:
         """:meth:`write`, if the last time was long enough ago to be worth it: a killed run leaves a page, too."""
-        if time.monotonic() - self._written > max(30.0, 20 * self._cost):
+        if time.monotonic() - self._written <= max(30.0, 20 * self._cost):
+            return
+        try:
             self.write(**parts, finished=False)
+        except OSError as error:
+            self._written = time.monotonic()
+            logger.warning("report.html could not be written yet (%s)", error.strerror or error)
 
     def write(
         self,
