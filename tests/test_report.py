@@ -125,13 +125,15 @@ def test_every_string_is_escaped(tmp_path, caplog):
     assert "careful: " in text
     (tmp_path / "without_policy.html").write_text(re.sub(r'<meta http-equiv="Content-Security[^>]*>', "", text))
     for name in ("report.html", "without_policy.html"):  # the escaping holds without the policy, too
-        dom = open_page(tmp_path / name, tmp_path / "profile")
+        dom = open_page(tmp_path / name, tmp_path / "profile", until='data-ready="true"')
         assert "<title>broken in" not in dom
         assert 'data-ready="true"' in dom
 
 
-PROBE = """<script>addEventListener("load", () => setTimeout(() => {
+PROBE = """<script>const waiting = setInterval(() => {
   const root = document.querySelector("article");
+  if (!root.dataset.ready) return;
+  clearInterval(waiting);
   const canvases = () => [...root.querySelectorAll("canvas")].map((c) =>
     ({ size: [c.width, c.height], grey: [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data] }));
   const set = (name, value) => { const e = root.querySelector(`[data-control=${name}]`); e.value = value;
@@ -140,14 +142,14 @@ PROBE = """<script>addEventListener("load", () => setTimeout(() => {
   for (const [name, value] of STEPS) { set(name, value); out.push(canvases()); }
   const labels = [...root.querySelectorAll("canvas")].map((c) => c.ariaLabel);
   document.body.dataset.probe = JSON.stringify({ out, labels });
-}, 3000));</script></body>"""
+}, 100);</script></body>"""
 
 
 def probe(tmp_path, text: str, steps: list) -> dict:
     """What the canvases show at first and after each change of a control, in a real browser."""
     text = re.sub(r'<meta http-equiv="Content-Security[^>]*>', "", text)  # it would not let the probe run
     (tmp_path / "probe.html").write_text(text.replace("</body>", PROBE.replace("STEPS", json.dumps(steps))))
-    dom = open_page(tmp_path / "probe.html", tmp_path / "profile")
+    dom = open_page(tmp_path / "probe.html", tmp_path / "profile", until="data-probe")
     found = json.loads(re.search(r'data-probe="([^"]*)"', dom)[1].replace("&quot;", '"'))
     found["out"] = [
         [np.array(c["grey"], np.uint8).reshape(c["size"][1], c["size"][0], 4)[..., :3] for c in step]

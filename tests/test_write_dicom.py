@@ -110,7 +110,7 @@ def series(data_dir):
     path = data_dir / "ct_dicom"
     if not path.is_dir():
         pytest.skip(f"{path} is absent")
-    return list_cases(path, "ct", 3)
+    return list_cases(path, "ct", 2)
 
 
 def test_a_real_series_keeps_patient_study_and_place(series, tmp_path):
@@ -126,7 +126,7 @@ def test_a_real_series_keeps_patient_study_and_place(series, tmp_path):
         assert {str(w.get(key)) for w in written} == {str(original.get(key))}, key
     assert len({w.SeriesInstanceUID for w in written}) == 1
     assert written[0].SeriesInstanceUID != original.SeriesInstanceUID
-    assert len({w.SOPInstanceUID for w in written}) == len({int(w.InstanceNumber) for w in written}) == 3
+    assert len({w.SOPInstanceUID for w in written}) == len({int(w.InstanceNumber) for w in written}) == 2
     stored, affine, _ = sort_series([str(file) for file in files])
     for listed, dataset in zip(series, written, strict=True):
         match = pydicom.dcmread(listed["path"][listed["slice"]])
@@ -136,7 +136,7 @@ def test_a_real_series_keeps_patient_study_and_place(series, tmp_path):
         np.testing.assert_allclose(dataset.PixelSpacing, match.PixelSpacing, rtol=1e-6)
         expected = match.pixel_array * float(match.RescaleSlope) + float(match.RescaleIntercept)
         np.testing.assert_array_equal(dataset.pixel_array, expected)
-    assert len(stored) == 3
+    assert len(stored) == 2
     assert np.isfinite(affine).all()
 
 
