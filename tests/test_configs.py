@@ -255,7 +255,7 @@ def check_outputs(out: Path, phantoms: Path, modality: str, phase: str, method: 
         assert (out / name / f"{name}_recon.png").stat().st_size > 1000
     page = (out / "report.html").read_text()
     assert page.count("<article") == len(sources)
-    assert page.count("data-pixels") == len(sources) * (2 if phase == "inference" else len(peers) + 1) + len(sources)
+    assert page.count('data-pixels="') == len(sources) * (2 if phase == "inference" else len(peers) + 1) + len(sources)
     assert not [p for p in out.rglob("*") if p.name.startswith(".")], "half-written files are left"
 
 
