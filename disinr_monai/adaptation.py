@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from disinr_monai.case_inferer import CaseInferer
 from disinr_monai.errors import InputError
 from disinr_monai.losses import MeasurementLoss
 from disinr_monai.networks.hash_grid import compact_grids
 from disinr_monai.operators import LinearOperator
+from disinr_monai.progress import Steps
 
 
 class AdaptationInferer(CaseInferer):
@@ -38,7 +38,7 @@ class AdaptationInferer(CaseInferer):
         check_every: iterations between two looks at the withheld samples (and between two entries of ``history``).
         patience: looks without an improvement before stopping.
         seed: seed of the withheld samples.
-        quiet: no progress bar.
+        quiet: no progress bar, no progress lines.
     """
 
     def __init__(
@@ -101,15 +101,16 @@ class AdaptationInferer(CaseInferer):
         keep = None if held is None else (~held).to(measurement.real.dtype)
         best, best_error, misses = None, float("inf"), 0
 
-        with tqdm(total=self.n_iterations, desc="adapting", disable=self.quiet, leave=False) as bar:
+        with Steps(self.n_iterations, f"adapting {self.case_name}".strip(), self.quiet, leave=False) as steps:
             for iteration in range(1, self.n_iterations + 1):
                 optimizer.zero_grad(set_to_none=True)
                 image = field.render(flat, prepared).t().reshape(shape)
                 loss = self.loss.one(image, operator, measurement, weights, keep)
                 loss.backward()
+                shown = None
                 if iteration % self.check_every == 0 or iteration == self.n_iterations:
                     entry = {"iteration": iteration, "loss": float(loss.detach())}
-                    bar.set_postfix(loss=f"{entry['loss']:.3g}")
+                    shown = entry["loss"]
                     self.history.append(entry)
                     if held is not None:  # before the step: the image belongs to the weights as they are now
                         entry["held_out"] = self._held_out_error(image.detach(), operator, measurement, held)
@@ -118,7 +119,7 @@ class AdaptationInferer(CaseInferer):
                             best, best_error, misses = [p.detach().clone() for p in parameters], entry["held_out"], 0
                 optimizer.step()
                 scheduler.step()
-                bar.update()
+                steps.update(shown)
                 self.iterations_run = iteration
                 if misses >= self.patience:
                     break

@@ -15,12 +15,14 @@ import torch
 from torch import nn
 
 from disinr_monai.checkpoint import load_prior, load_shared, read_checkpoint
+from disinr_monai.collected_warnings import collect_warnings
 from disinr_monai.distributed import rank, start_distributed
 from disinr_monai.errors import InputError
 from disinr_monai.files import claim_output_dir
 from disinr_monai.files import prepare_output_dir as _prepare
 from disinr_monai.memory import keep_freed_memory
 from disinr_monai.on_disk import place_moments, subject_place
+from disinr_monai.progress import wants_bars
 
 __all__ = [
     "as_bool",
@@ -39,6 +41,7 @@ __all__ = [
     "start_distributed",
     "subject_place",
     "training_settings",
+    "wants_bars",
 ]
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,7 @@ def start() -> None:
     """First line of every ``initialize`` list: readable errors, no override that nobody reads, quick memory."""
     _install_excepthook()
     keep_freed_memory()
+    collect_warnings()
     check_overrides()
 
 
@@ -145,7 +149,7 @@ def training_settings() -> dict[str, Any]:
     Where files lie, how much is shown, how often is saved and how long it goes on may differ.
     """
     free = {"dataset_dir", "output_dir", "bundle_root", "device", "resume", "quiet", "checkpoint_seconds", "max_epochs"}
-    free |= {"subjects_on_disk", "tracking_uri", "experiment_name", "run_name"}
+    free |= {"tracking_uri", "experiment_name", "run_name", "anonymize", "names", "report", "subjects_on_disk"}
     return {k: v for k, v in hyper_parameters().items() if k.split("#")[0] not in free}
 
 

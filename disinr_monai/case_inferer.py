@@ -24,12 +24,13 @@ class CaseInferer(Inferer):
         super().__init__()
         self.iterations_run = 0
         self.history: list[dict[str, float]] = []
+        self.case_name = ""
 
     def __call__(
         self, inputs: Tensor | None, network: nn.Module | None = None, *, case: dict[str, Any]
     ) -> Tensor | None:
         """Image ``(1, C, *S)`` for points ``(1, D, *S)``, or None where ``case["error"]`` says why."""
-        self.iterations_run, self.history = 0, []
+        self.iterations_run, self.history, self.case_name = 0, [], str(case["name"])
         if "error" in case:
             return None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +92,54 @@ def claim_output_dir(folder: str | Path) -> None:
     file.write(str(os.getpid()))
     file.flush()
     _CLAIMED[path] = file
+
+
+@contextmanager
+def staged_folder(folder: str | Path, own: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder`` whose files move there when the block ends well, and vanish otherwise.
+
+    A new folder appears whole. In one that is already there each file is replaced at once, what else lies there stays,
+    and files that an earlier run left under one of the patterns ``own`` go, so that results of two runs do not mix.
+
+    Raises:
+        InputError: it cannot be written (read-only, full).
+    """
+    folder = Path(folder)
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise _not_writable(folder.parent, error) from None
+    try:
+        yield staging
+        mask = os.umask(0)
+        os.umask(mask)
+        staging.chmod(0o777 & ~mask)
+        _move_into(staging, folder, own)
+    except OSError as error:
+        raise _not_writable(folder.parent, error) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move_into(staging: Path, folder: Path, own: tuple[str, ...]) -> None:
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    fresh = [file for file in staging.rglob("*") if file.is_file()]
+    kept = {folder / file.relative_to(staging) for file in fresh}
+    for file in fresh:
+        target = folder / file.relative_to(staging)
+        target.parent.mkdir(exist_ok=True)
+        file.replace(target)
+    for pattern in own:
+        for stale in set(folder.glob(pattern)) - kept:
+            stale.unlink()
+
+
+def _not_writable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"output_dir: cannot write to {folder} ({error.strerror or error}); give a folder you may write to, with space"
+    )
 
 
 def prepare_output_dir(output_dir: str | Path) -> Path:

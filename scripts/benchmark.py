@@ -209,6 +209,7 @@ def track(rows: list[dict[str, Any]], name: str, uri: str | None, folder: Path) 
     experiment = client.get_experiment_by_name("comparisons")
     experiment_id = experiment.experiment_id if experiment else client.create_experiment("comparisons")
     tags = {key: str(value) for key, value in versions().items()}
+    tags |= {"phase": "comparison", "modality": str(rows[0]["task"]) if rows and "task" in rows[0] else ""}
     parent = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
     log_methods(client, experiment_id, parent, rows, tags)
     client.set_terminated(parent)

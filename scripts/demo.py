@@ -71,7 +71,8 @@ def main() -> None:
 
     print(f"\nThree unseen phantoms, {N_ITERATIONS} iterations, {time.time() - started:.0f} s in all\n")
     print(summary_table(rows))
-    print("\nPictures:")
+    print(f"\nReport (open it in a browser): {out / 'disinr' / 'report.html'}")
+    print("Pictures:")
     for picture in sorted(out.glob("*/*/*.png")):
         print(f"  {picture}")
     print("NIfTI (any viewer, e.g. niivue.com or ITK-SNAP):")

@@ -253,7 +253,36 @@ def check_outputs(out: Path, phantoms: Path, modality: str, phase: str, method: 
         assert image.shape == (32, 32, 1)
         np.testing.assert_allclose(image.affine, nibabel.load(source).affine, atol=1e-4)
         assert (out / name / f"{name}_recon.png").stat().st_size > 1000
+    page = (out / "report.html").read_text()
+    assert page.count("<article") == len(sources)
+    assert page.count('data-pixels="') == len(sources) * (2 if phase == "inference" else len(peers) + 1) + len(sources)
     assert not [p for p in out.rglob("*") if p.name.startswith(".")], "half-written files are left"
+
+
+def test_every_output_on_request_under_neutral_names(phantoms, tmp_path):
+    options = {"dicom": "true", "save_numpy": "true", "save_complex": "true", "anonymize": "true"}
+    work = run("inference", ["ngp"], "mri", phantoms, tmp_path, **options)
+    for name in ("case-001", "case-002"):
+        expected = {f"{name}_recon{end}" for end in (".nii.gz", ".png", ".npy", "_complex.nii.gz", "_complex.npy")}
+        assert {path.name for path in (tmp_path / name).iterdir()} == expected | {"dicom"}
+        assert (tmp_path / name / "dicom" / f"{name}.dcm").is_file()
+    assert (tmp_path / "private_names.csv").read_text().count("phantom-00") == 4
+    told = "".join((tmp_path / name).read_text() for name in ("report.html", "metrics.csv"))
+    assert "case-002" in told
+    assert "phantom-00" not in told
+    assert str(tmp_path) not in told
+    assert str(phantoms) not in told
+    same = run("inference", ["ngp"], "mri", phantoms, tmp_path / "named")
+    rows = [[row["psnr"] for row in csv.DictReader((f / "metrics.csv").open())] for f in (tmp_path, tmp_path / "named")]
+    assert rows[0] == rows[1], "hiding names changed the images"
+    assert work is not same
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_training_leaves_a_report_of_the_loss(trained, modality):
+    text = (trained[modality, None] / "report.html").read_text()
+    assert f"Pre-training: {modality}" in text
+    assert "<polyline" in text
 
 
 def test_scratch_method_cannot_be_pre_trained(phantoms, tmp_path):

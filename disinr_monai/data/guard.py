@@ -9,9 +9,10 @@ from disinr_monai.errors import InputError
 
 
 class Guard(Transform):
-    """Run a transform on a case; a case that cannot be read becomes ``{"name", "subject", "error"}``.
+    """Run a transform on a case; a case that cannot be read becomes ``{"name", "subject", "path", "error"}``.
 
-    So one bad file does not end a batch of scans; the handler that writes results reports it at the end.
+    So one bad file does not end a batch of scans; the handler that writes results reports it at the end. Every case
+    keeps its ``path``: DICOM output asks the source for its patient.
 
     Args:
         transform: the transform to guard.
@@ -22,7 +23,7 @@ class Guard(Transform):
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return self.transform(case)
+            return {"path": case["path"], **self.transform(case)}
         except (InputError, ValueError, OSError) as error:
             reason = str(error) if isinstance(error, InputError) else f"{case['path']}: {type(error).__name__}: {error}"
-            return {"name": case["name"], "subject": case["subject"], "error": reason}
+            return {"name": case["name"], "subject": case["subject"], "path": case["path"], "error": reason}

@@ -4,6 +4,7 @@ from disinr_monai.handlers.average_gradients import AverageSharedGradients
 from disinr_monai.handlers.average_weights import AverageWeights
 from disinr_monai.handlers.clip_gradients import ClipGradients
 from disinr_monai.handlers.freeze import FreezeShared
+from disinr_monai.handlers.loss_report import LossReport
 from disinr_monai.handlers.progress import Progress
 from disinr_monai.handlers.resume import ResumeCheckpoint
 from disinr_monai.handlers.save_cases import SaveCases
@@ -17,6 +18,7 @@ __all__ = [
     "AverageWeights",
     "ClipGradients",
     "FreezeShared",
+    "LossReport",
     "Progress",
     "ResumeCheckpoint",
     "SaveCases",

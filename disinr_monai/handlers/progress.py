@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
-from tqdm import tqdm
 
 from disinr_monai.distributed import rank
+from disinr_monai.progress import Steps
 
 
 class Progress:
-    """One progress bar over all iterations of a run, with the latest loss.
+    """Progress over all iterations of a run, with the latest loss: a bar, or log lines where there is no terminal.
 
     Args:
         name: what is being done.
@@ -17,23 +17,24 @@ class Progress:
 
     def __init__(self, name: str, quiet: bool = False) -> None:
         self.name, self.quiet = name, quiet
-        self._bar: tqdm | None = None
+        self._steps: Steps | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Show the bar from start to end of the run."""
+        """Show it from start to end of the run."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.COMPLETED, self._stop)
 
     def _start(self, engine: Engine) -> None:
         total = engine.state.max_epochs * engine.state.epoch_length
-        self._bar = tqdm(total=total, initial=engine.state.iteration, desc=self.name, disable=self.quiet or rank() > 0)
+        self._steps = Steps(total, self.name, self.quiet or rank() > 0, initial=engine.state.iteration)
 
     def _step(self, engine: Engine) -> None:
-        output = engine.state.output
+        output, loss = engine.state.output, None
+        # Asking for a loss makes the device wait.
         if engine.state.iteration % 10 == 0 and isinstance(output, dict) and CommonKeys.LOSS in output:
-            self._bar.set_postfix(loss=f"{float(output[CommonKeys.LOSS]):.3g}", refresh=False)
-        self._bar.update()
+            loss = float(output[CommonKeys.LOSS])
+        self._steps.update(loss)
 
     def _stop(self, engine: Engine) -> None:
-        self._bar.close()
+        self._steps.close()

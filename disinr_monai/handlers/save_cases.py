@@ -21,7 +21,10 @@ from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, prepare_output_dir
 from disinr_monai.methods import DirectInverse
 from disinr_monai.metrics import image_metrics, to_display
-from disinr_monai.pictures import save_panels
+from disinr_monai.privacy import Names
+from disinr_monai.report import Report
+from disinr_monai.write_case import CaseWriter, view_affine
+from disinr_monai.write_dicom import DicomWriter
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +32,12 @@ COLUMNS = ("case", "subject", "method", "psnr", "ssim", "nrmse", "seconds", "ite
 
 
 class SaveCases:
-    """Write what a reconstruction run gives: NIfTI, picture and metrics of every case.
+    """Write what a reconstruction run gives: files, picture and metrics of every case, and a report of all.
 
     In ``output_dir``: ``NAME/NAME_recon.nii.gz`` (float32, the source's affine; HU for CT, magnitude for MRI),
-    ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error) and ``metrics.csv`` (one row a case and
-    method; ``fallback`` 1 where the guard gave a classical image). A case that failed is reported at the end, after all
-    others have been written.
+    ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error), ``metrics.csv`` (one row a case and
+    method; ``fallback`` 1 where the guard gave a classical image) and ``report.html``. A case that failed leaves no
+    folder and is reported at the end, after all others have been written.
 
     Args:
         output_dir: folder of the results.
@@ -44,6 +47,10 @@ class SaveCases:
         peers: other methods by name, run on the same operator and measurement where a reference exists, so that their
             numbers stand beside ours.
         save_complex: also write the complex MRI image, ``NAME_recon_complex.nii.gz``.
+        save_numpy: also write ``NAME_recon.npy``.
+        dicom: also write ``NAME/dicom/*.dcm`` (:class:`disinr_monai.write_dicom.DicomWriter`).
+        names: whose neutral names are used, if ``anonymize`` asks for them.
+        report: the page to fill, if one is wanted.
 
     Raises:
         InputError: after the run, if any case failed; the message lists them.
@@ -57,14 +64,21 @@ class SaveCases:
         method: str = "disinr",
         peers: Mapping[str, Inferer] | None = None,
         save_complex: bool = False,
+        save_numpy: bool = False,
+        dicom: bool = False,
+        names: Names | None = None,
+        report: Report | None = None,
     ) -> None:
         self.output_dir, self.inferer, self.modality, self.method = Path(output_dir), inferer, modality, method
-        self.peers, self.save_complex = dict(peers or {}), save_complex
+        self.peers, self.report = dict(peers or {}), report
         self._facts = facts_of(modality)
+        writer = DicomWriter(self._facts.dicom, method, anonymize=names is not None and names.everywhere)
+        self._files = CaseWriter(
+            self.output_dir, modality, self._facts, save_complex, save_numpy, writer if dicom else None
+        )
         self.rows: list[dict[str, Any]] = []
         self.pictures: list[Path] = []
         self.failures: list[str] = []
-        self._titles: dict[str, str] = {}
         self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -77,6 +91,8 @@ class SaveCases:
     def _start(self, engine: Engine) -> None:
         prepare_output_dir(self.output_dir)
         self.rows, self.pictures, self.failures = [], [], []
+        if self.report is not None:
+            self.report.start()
 
     def _start_clock(self, engine: Engine) -> None:
         self._started = time.perf_counter()
@@ -89,11 +105,11 @@ class SaveCases:
             self._fail(case["error"])
             return
         image = torch.as_tensor(prediction)[0].detach()
-        shown = {self.method: self._add_row(case, self.method, image, seconds, self.inferer)}
-        panels = {}
+        rows = [self._row(case, self.method, image, seconds, self.inferer)]
+        history = list(self.inferer.history)
+        images: dict[str, Tensor] = {}
         if "reference" not in case or not any(isinstance(peer, DirectInverse) for peer in self.peers.values()):
-            direct = case["operator"].direct_inverse(case["measurement"])
-            panels["direct inverse"] = to_display(direct, self.modality, case["image_scale"])
+            images["direct inverse"] = case["operator"].direct_inverse(case["measurement"])
         if "reference" in case:
             for name, peer in self.peers.items():
                 started = time.perf_counter()
@@ -101,61 +117,82 @@ class SaveCases:
                 if other is None:
                     self._fail(f"{name}: {case.pop('error')}")
                 else:
-                    panels[name] = self._add_row(case, name, other[0], time.perf_counter() - started, peer)
-        self._write(case, image, {**panels, **shown})
+                    images[name] = other[0]
+                    rows.append(self._row(case, name, images[name], time.perf_counter() - started, peer))
+        images[self.method] = image
+        titles = {row["method"]: _title(row) for row in rows}
+        panels = {titles.get(name, name): self._display(case, panel) for name, panel in images.items()}
+        try:
+            picture = self._files.write(case, image, panels)
+        except InputError as error:
+            self._fail(str(error))
+            return
+        self.rows += rows
+        self.pictures.append(picture)
+        write_metrics(self.output_dir / "metrics.csv", self.rows)
+        if self.report is not None:
+            self._tell(case, rows, {titles.get(name, name): panel for name, panel in images.items()}, history)
+
+    def _tell(
+        self,
+        case: dict[str, Any],
+        rows: list[dict[str, Any]],
+        images: dict[str, Tensor],
+        history: list[dict[str, float]],
+    ) -> None:
+        hounsfield = self._facts.units == "HU"
+        self.report.add_case(
+            case["name"],
+            case["subject"],
+            rows,
+            {title: self._files.physical(case, image) for title, image in images.items()},
+            reference=self._files.reference(case),
+            affine=view_affine(case),
+            window=(-200.0, 1200.0) if hounsfield else None,  # that of the metrics
+            units="HU" if hounsfield else "",
+            history=history,
+            info=case["info"],
+        )
+        self.report.write_now_and_then(summary=summarise(self.rows), failures=self.failures)
 
     def _fail(self, reason: str) -> None:
         logger.error(reason)
         self.failures.append(reason)
 
-    def _add_row(self, case: dict[str, Any], method: str, image: Tensor, seconds: float, inferer: Inferer) -> Tensor:
-        shown = to_display(image, self.modality, case["image_scale"])
+    def _display(self, case: dict[str, Any], image: Tensor) -> Tensor:
+        return to_display(image, self.modality, case["image_scale"])
+
+    def _row(
+        self, case: dict[str, Any], method: str, image: Tensor, seconds: float, inferer: Inferer
+    ) -> dict[str, Any]:
         row = {"case": case["name"], "subject": case["subject"], "method": method}
-        title = method
         if "reference" in case:
-            row |= image_metrics(shown, to_display(case["reference"], self.modality))
-            title = f"{method} {row['psnr']:.1f} dB"
+            row |= image_metrics(self._display(case, image), to_display(case["reference"], self.modality))
         row |= {"seconds": seconds, "iterations": inferer.iterations_run, "peak_memory_mb": _peak_memory_mb()}
         fallbacks = [entry["fallback"] for entry in inferer.history if "fallback" in entry]
         if fallbacks:
             row["fallback"] = max(fallbacks)
-        self.rows.append(row)
-        if any(fallbacks):
-            title += " (guard: classical image)"
-        self._titles[method] = title
-        return shown
-
-    def _write(self, case: dict[str, Any], image: Tensor, panels: dict[str, Tensor]) -> None:
-        name = case["name"]
-        folder = prepare_output_dir(self.output_dir / name)
-        affine = np.asarray(case["affine"], dtype=float)
-        write_nifti(folder / f"{name}_recon.nii.gz", self._physical(case, image), affine)
-        if self.save_complex and image.shape[0] == 2:
-            scale = case["image_scale"] * case.get("output_scale", 1.0)
-            write_nifti(folder / f"{name}_recon_complex.nii.gz", torch.complex(*image.cpu()) * scale, affine)
-        reference = case.get("reference")
-        picture = folder / f"{name}_recon.png"
-        save_panels(
-            picture,
-            {self._titles.get(title, title): panel for title, panel in panels.items()},
-            None if reference is None else to_display(reference, self.modality),
-            None if "unknown" in str(case["info"].get("geometry", "")) else affine,
-            self._facts.white,
-        )
-        self.pictures.append(picture)
-        write_metrics(self.output_dir / "metrics.csv", self.rows)
-
-    def _physical(self, case: dict[str, Any], image: Tensor) -> Tensor:
-        return self._facts.physical(image.cpu(), case["image_scale"] * case.get("output_scale", 1.0))
+        return row
 
     def _finish(self, engine: Engine) -> None:
         if self.rows:
             logger.info("results in %s\n%s", self.output_dir, summary_table(self.rows))
+        if self.report is not None:
+            try:
+                page = self.report.write(summary=summarise(self.rows), failures=self.failures)
+                logger.info("report: %s", page)
+            except OSError as error:
+                self._fail(f"output_dir: cannot write {self.output_dir / 'report.html'} ({error.strerror or error})")
         if self.failures:
             done = len({row["case"] for row in self.rows})
             raise InputError(
                 f"{len(self.failures)} of {done + len(self.failures)} scans failed: " + " | ".join(self.failures)
             )
+
+
+def _title(row: dict[str, Any]) -> str:
+    title = f"{row['method']} {row['psnr']:.1f} dB" if "psnr" in row else row["method"]
+    return f"{title} (guard: classical image)" if row.get("fallback") else title
 
 
 def _peak_memory_mb() -> float:
@@ -164,18 +201,6 @@ def _peak_memory_mb() -> float:
         return torch.cuda.max_memory_allocated() / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
-
-
-def write_nifti(path: Path, image: Tensor, affine: np.ndarray) -> None:
-    """Write an image ``(H, W)`` or ``(H, W, D)`` with its affine in mm (float32, or complex64)."""
-    import nibabel
-
-    array = np.asarray(image)
-    array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
-    volume = nibabel.Nifti1Image(array[..., None] if array.ndim == 2 else array, affine)
-    volume.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
-        nibabel.save(volume, temporary)
 
 
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -4,6 +4,8 @@ import atexit
 import logging
 import os
 import queue
+import shutil
+import tempfile
 import threading
 import time
 import uuid
@@ -18,8 +20,9 @@ from monai.utils import CommonKeys
 from disinr_monai.distributed import rank
 from disinr_monai.errors import InputError
 from disinr_monai.handlers.fresh_database import start_database
-from disinr_monai.handlers.save_cases import summarise
+from disinr_monai.handlers.save_cases import summarise, write_metrics
 from disinr_monai.handlers.track_methods import log_methods
+from disinr_monai.privacy import Names
 from disinr_monai.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ class Tracking:
         results: the handler with ``rows`` and ``pictures`` of a reconstruction run, if there is one; each method of
             it becomes a run under this one.
         inferer: its ``history`` is logged as the adaptation curve of each case, if given.
+        names: neutral names for cases and files, put in where ``anonymize`` asks for them: by default on a server
+            (anything but a database file of one's own).
 
     Raises:
         InputError: a plain folder as ``tracking_uri`` (MLflow has given up file stores).
@@ -67,6 +72,7 @@ class Tracking:
         log_every: int = 20,
         results: Any = None,
         inferer: Any = None,
+        names: Names | None = None,
     ) -> None:
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         self.output_dir = Path(output_dir)
@@ -82,6 +88,9 @@ class Tracking:
         self.run_name = f"{run_name}-{stamp}" if run_name else stamp
         self.params, self.tags, self.log_every = dict(params or {}), dict(tags or {}), max(int(log_every), 1)
         self.results, self.inferer = results, inferer
+        self.names = names or Names(anonymize=False)
+        self._is_server = not uri.startswith("sqlite:///")
+        self._hides = self.names.everywhere or (self.names.on_servers and self._is_server)
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._worker: threading.Thread | None = None
         self._client: Any = None
@@ -104,6 +113,7 @@ class Tracking:
     # What the engine calls: cheap, no waiting.
 
     def _start(self, engine: Engine) -> None:
+        self.names.write_table(self.output_dir, elsewhere=self._is_server)
         self._worker = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._worker.start()
         self._jobs.put(self._open)
@@ -146,19 +156,38 @@ class Tracking:
         raise error
 
     def _log_results(self) -> None:
-        rows, now = list(self.results.rows), time.time()
-        metrics = [
-            (f"{method}_{key}", float(value), 0, now)
-            for method, summary in summarise(rows).items()
-            for key, value in summary.items()
-        ]
-        self._log_metrics(metrics)
-        tags = {k: v for k, v in self.tags.items() if k != "method"}
+        rows, now = [self.names.row(row) if self._hides else row for row in self.results.rows], time.time()
+        summaries = summarise(rows)
+        named = {f"{method}_{key}": value for method, numbers in summaries.items() for key, value in numbers.items()}
+        # The method of the run again under plain names: runs of different methods are then compared column by column.
+        named |= summaries.get(self.tags.get("method", ""), {})
+        self._log_metrics([(key, float(value), 0, now) for key, value in named.items()])
+        tags = {**versions(), **{k: v for k, v in self.tags.items() if k != "method"}}
         self._jobs.put(lambda: log_methods(self._client, self._experiment_id, self._run_id, rows, tags))
         for picture in self.results.pictures:
-            self._jobs.put(lambda p=picture: self._client.log_artifact(self._run_id, str(p), "pictures"))
-        table = self.output_dir / "metrics.csv"
-        self._jobs.put(lambda: self._client.log_artifact(self._run_id, str(table)) if table.is_file() else None)
+            name = picture.parent.name
+            shown = self.names.cases.get(name, name) if self._hides else name
+            self._jobs.put(lambda p=picture, n=shown: self._log_file(p, f"{n}_recon.png", "pictures"))
+        self._jobs.put(lambda: self._log_table(rows))
+        page = self.output_dir / "report.html"
+        if not self._hides or self.names.everywhere:  # else the page has the names that must not be sent
+            self._jobs.put(lambda: self._log_file(page, page.name))
+
+    def _log_table(self, rows: list[dict[str, Any]]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            table = Path(folder) / "metrics.csv"
+            write_metrics(table, rows)
+            self._client.log_artifact(self._run_id, str(table))
+
+    def _log_file(self, path: Path, name: str, folder: str | None = None) -> None:
+        """Log a file under a name that need not be its own."""
+        if not path.is_file():
+            return
+        if path.name == name:
+            self._client.log_artifact(self._run_id, str(path), folder)
+            return
+        with tempfile.TemporaryDirectory() as temporary:
+            self._client.log_artifact(self._run_id, str(shutil.copy(path, Path(temporary) / name)), folder)
 
     def _log_metrics(self, metrics: list[tuple[str, float, int, float]]) -> None:
         for first in range(0, len(metrics), _METRICS_PER_CALL):
@@ -207,7 +236,8 @@ class Tracking:
         else:
             self._experiment_id = experiment.experiment_id
         self._run_id = self._client.create_run(self._experiment_id, run_name=self.run_name).info.run_id
-        params = [Param(key.replace("#", ".")[:250], str(value)[:6000]) for key, value in self.params.items()]
+        given = self.names.settings(self.params) if self._hides else self.params
+        params = [Param(key.replace("#", ".")[:250], str(value)[:6000]) for key, value in given.items()]
         tags = [RunTag(key, str(value)) for key, value in {**versions(), **self.tags}.items()]
         self._client.log_batch(self._run_id, tags=tags)
         for first in range(0, len(params), _PARAMS_PER_CALL):

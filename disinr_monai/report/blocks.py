@@ -1,0 +1,96 @@
+"""Pieces of the page. Every text goes through :func:`html.escape`: names and headers come from strangers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+METRICS = {
+    "psnr": ("PSNR (dB)", ".2f"),
+    "ssim": ("SSIM", ".4f"),
+    "nrmse": ("NRMSE", ".4f"),
+    "seconds": ("seconds", ".2f"),
+    "iterations": ("iterations", ".0f"),
+}
+CT_WINDOWS = {"whole range": (-200, 1200), "soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800)}
+PLANES = ("axial", "coronal", "sagittal")
+
+
+def row_table(caption: str, rows: Sequence[Mapping[str, Any]], ours: str) -> str:
+    """Methods and their numbers; columns that no row has are left out."""
+    columns = {key: column for key, column in METRICS.items() if any(key in row for row in rows)}
+    head = "".join(f'<th scope="col">{title}</th>' for title, _ in columns.values())
+    body = []
+    for row in rows:
+        cells = "".join(f"<td>{_number(row, key, form)}</td>" for key, (_, form) in columns.items())
+        mark = ' class="ours"' if row["method"] == ours else ""
+        body.append(f'<tr{mark}><th scope="row">{escape(str(row["method"]))}</th>{cells}</tr>')
+    return (
+        f'<div class="scroll"><table><caption>{escape(caption)}</caption>'
+        f'<thead><tr><th scope="col">method</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
+
+
+def _number(row: Mapping[str, Any], key: str, form: str) -> str:
+    if key not in row:
+        return ""
+    spread = f" ± {format(row[f'{key}_std'], form)}" if row.get("n_subjects", 0) > 1 else ""
+    return format(row[key], form) + spread
+
+
+def facts(summary: str, pairs: Mapping[str, Any], is_open: bool = False) -> str:
+    """A folding table of names and values."""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(str(key))}</th><td>{escape(str(value))}</td></tr>' for key, value in pairs.items()
+    )
+    return f"<details{' open' if is_open else ''}><summary>{escape(summary)}</summary><table>{rows}</table></details>"
+
+
+def messages(kind: str, title: str, texts: Iterable[str]) -> str:
+    """A box with a list, or nothing."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    box = f'<div class="banner {kind}" role="note"><strong>{escape(title)}</strong><ul>{items}</ul></div>'
+    return box if items else ""
+
+
+def figure(title: str, note: str, alt: str, source: str, role: str, size: tuple[int, int], pixels: str = "") -> str:
+    """A still picture, with the values that the script shows in its place."""
+    data = f' data-pixels="{pixels}"' if pixels else ""
+    return (
+        f'<figure data-role="{role}"{data}>'
+        f'<img alt="{escape(alt)}" src="{source}" width="{size[1]}" height="{size[0]}">'
+        f"<figcaption><span>{escape(title)} <small>{escape(note)}</small></span>"
+        '<span data-show="value"></span></figcaption></figure>'
+    )
+
+
+def controls(number: int, low: float, high: float, window: tuple[float, float], units: str, is_volume: bool) -> str:
+    """Sliders of one case; shown by the script once they work."""
+    step = (high - low) / 1000
+    level, width = window
+    parts = []
+    if is_volume:
+        planes = [(str(index), name) for index, name in enumerate(PLANES)]
+        parts += [_choice(number, "plane", planes), _slider(number, "slice", 0, 0, 1, 0)]
+    parts += [_slider(number, "level", low, high, step, level), _slider(number, "width", step, high - low, step, width)]
+    if units == "HU":
+        windows = [(f"{lv},{w}", name) for name, (lv, w) in CT_WINDOWS.items()]
+        parts.append(_choice(number, "preset", [("", "as set"), *windows]))
+    parts.append('<button type="button" data-control="reset">Reset window</button>')
+    return f'<div class="controls" role="group" aria-label="Window" hidden>{"".join(parts)}</div>'
+
+
+def _slider(number: int, name: str, low: float, high: float, step: float, value: float) -> str:
+    return (
+        f'<label for="{name}{number}">{name} <input type="range" id="{name}{number}" data-control="{name}" '
+        f'min="{low:.6g}" max="{high:.6g}" step="{step:.3g}" value="{value:.6g}">'
+        f'<output data-show="{name}"></output></label>'
+    )
+
+
+def _choice(number: int, name: str, options: Iterable[tuple[str, str]]) -> str:
+    items = "".join(f'<option value="{value}">{text}</option>' for value, text in options)
+    return (
+        f'<label for="{name}{number}">{name} <select id="{name}{number}" data-control="{name}">{items}</select></label>'
+    )
