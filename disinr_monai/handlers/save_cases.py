@@ -5,7 +5,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from disinr_monai.data.modalities import facts_of
+from disinr_monai.data.output_grid import output_grid
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, prepare_output_dir
 from disinr_monai.methods import DirectInverse
@@ -44,6 +45,9 @@ class SaveCases:
         peers: other methods by name, run on the same operator and measurement where a reference exists, so that their
             numbers stand beside ours.
         save_complex: also write the complex MRI image, ``NAME_recon_complex.nii.gz``.
+        output_spacing: voxel size of the NIfTI in mm, one number or one an axis (a slice: in its plane); the source's
+            by default. A fitted field is evaluated there, an image on its grid is interpolated
+            (:meth:`~disinr_monai.case_inferer.CaseInferer.at`); picture and metrics stay on the source's grid.
 
     Raises:
         InputError: after the run, if any case failed; the message lists them.
@@ -57,9 +61,13 @@ class SaveCases:
         method: str = "disinr",
         peers: Mapping[str, Inferer] | None = None,
         save_complex: bool = False,
+        output_spacing: float | Sequence[float] | None = None,
     ) -> None:
         self.output_dir, self.inferer, self.modality, self.method = Path(output_dir), inferer, modality, method
         self.peers, self.save_complex = dict(peers or {}), save_complex
+        self.output_spacing = output_spacing
+        if output_spacing is not None:
+            output_grid((1, 1, 1), np.eye(4), output_spacing)  # a wrong value is refused before anything is fitted
         self._facts = facts_of(modality)
         self.rows: list[dict[str, Any]] = []
         self.pictures: list[Path] = []
@@ -129,10 +137,14 @@ class SaveCases:
         name = case["name"]
         folder = prepare_output_dir(self.output_dir / name)
         affine = np.asarray(case["affine"], dtype=float)
-        write_nifti(folder / f"{name}_recon.nii.gz", self._physical(case, image), affine)
+        output, output_affine = image, affine
+        if self.output_spacing is not None:
+            points, output_affine = output_grid(image.shape[1:], affine, self.output_spacing)
+            output = self.inferer.at(points.to(image.device), image)
+        write_nifti(folder / f"{name}_recon.nii.gz", self._physical(case, output), output_affine)
         if self.save_complex and image.shape[0] == 2:
             scale = case["image_scale"] * case.get("output_scale", 1.0)
-            write_nifti(folder / f"{name}_recon_complex.nii.gz", torch.complex(*image.cpu()) * scale, affine)
+            write_nifti(folder / f"{name}_recon_complex.nii.gz", torch.complex(*output.cpu()) * scale, output_affine)
         reference = case.get("reference")
         picture = folder / f"{name}_recon.png"
         save_panels(
@@ -146,7 +158,8 @@ class SaveCases:
         write_metrics(self.output_dir / "metrics.csv", self.rows)
 
     def _physical(self, case: dict[str, Any], image: Tensor) -> Tensor:
-        return self._facts.physical(image.cpu(), case["image_scale"] * case.get("output_scale", 1.0))
+        physical = self._facts.physical(image.cpu(), case["image_scale"] * case.get("output_scale", 1.0))
+        return physical + case.get("output_offset", 0.0)
 
     def _finish(self, engine: Engine) -> None:
         if self.rows:
