@@ -41,7 +41,6 @@ class AcquireVolume(Transform):
         noise_std: standard deviation :math:`σ` of Gaussian noise, relative to the range 0 to 1.
         sampled_fraction: share of the voxels that are measured, drawn at random.
         points_per_step: voxels of one step of a fit.
-        jitter: see :class:`~disinr_monai.operators.Samples`; only where every voxel is measured.
         seed: of noise and sampling, together with the name of the case.
     """
 
@@ -52,8 +51,7 @@ class AcquireVolume(Transform):
         max_voxels: int = 2**24,
         noise_std: float = 0.0,
         sampled_fraction: float = 1.0,
-        points_per_step: int = 2**16,
-        jitter: bool = True,
+        points_per_step: int = 2**14,
         seed: int = 0,
     ) -> None:
         if volume_modality not in KINDS:
@@ -73,7 +71,7 @@ class AcquireVolume(Transform):
             raise InputError(f"sampled_fraction: expected a number above 0, at most 1, found {sampled_fraction!r}")
         self.volume_modality, self.volume_shape, self.max_voxels = volume_modality, volume_shape, int(max_voxels)
         self.noise_std, self.sampled_fraction, self.seed = noise_std, sampled_fraction, seed
-        self.points_per_step, self.jitter = int(points_per_step), jitter
+        self.points_per_step = int(points_per_step)
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a listed case into a measured one.
@@ -124,8 +122,7 @@ class AcquireVolume(Transform):
         if self.sampled_fraction < 1:
             n_measured = max(round(self.sampled_fraction * n_voxels), 1)
             pixels = torch.randperm(n_voxels, generator=generator)[:n_measured].sort().values
-        jitter = self.jitter and pixels is None
-        operator = Samples(tuple(reference.shape), pixels, self.points_per_step, jitter)
+        operator = Samples(tuple(reference.shape), pixels, self.points_per_step)
         measurement = operator(reference)
         if self.noise_std > 0:
             measurement = measurement + self.noise_std * torch.randn(measurement.shape, generator=generator)

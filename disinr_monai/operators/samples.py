@@ -6,7 +6,6 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from disinr_monai.interpolation import interpolate
 from disinr_monai.operators.identity import Identity
 from disinr_monai.operators.linear_operator import LinearOperator, Part
 
@@ -20,26 +19,20 @@ class Samples(LinearOperator):
         shape: image shape ``(C, *S)``.
         pixels: flat numbers :math:`I` of the measured voxels, ascending; None for all of them.
         n_drawn: voxels of a random part.
-        jitter: draw points anywhere in their voxels instead of at the centres, and interpolate the measurement linearly
-            there. The fit is then of a continuous image, which can be asked for between the voxels; it needs all of
-            them measured.
 
     Raises:
-        ValueError: no voxel, or jitter where some are missing.
+        ValueError: no voxel.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], pixels: Tensor | None = None, n_drawn: int = 2**16, jitter: bool = False
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], pixels: Tensor | None = None, n_drawn: int = 2**14) -> None:
         n_pixels = math.prod(shape[1:])
         n_measured = n_pixels if pixels is None else len(pixels)
-        if n_measured < 1 or n_drawn < 1 or (jitter and pixels is not None):
+        if n_measured < 1 or n_drawn < 1:
             raise ValueError(
-                "Samples: expected at least one voxel measured and drawn, and all of them with jitter, "
-                f"found {n_measured} measured, {n_drawn} drawn, jitter {jitter}"
+                f"Samples: expected at least one voxel measured and drawn, found {n_measured} measured, {n_drawn} drawn"
             )
         super().__init__(shape, (shape[0], n_measured))
-        self.n_drawn, self.jitter = min(n_drawn, n_measured), jitter
+        self.n_drawn = min(n_drawn, n_measured)
         self.register_buffer("pixels", pixels, persistent=False)
         self.register_buffer("_anchor", torch.zeros(()), persistent=False)  # says on which device this is
 
@@ -84,21 +77,12 @@ class Samples(LinearOperator):
         places = places.long().clamp_(max=n_measured - 1)
         places = (places if chosen is None else chosen[places]).to(self._anchor.device)
         pixels = places if self.pixels is None else self.pixels[places]
-        identity = Identity((self.domain_shape[0], n_drawn)).to(self._anchor.device)
-        if not self.jitter:
-            return Part(lambda points: _flat(points)[:, pixels], identity, lambda values: values[..., places])
-        sizes = torch.tensor(self.domain_shape[1:], device=pixels.device)
-        offset = (torch.rand((len(sizes), n_drawn), generator=generator).to(pixels.device) - 0.5) * (2 / sizes[:, None])
-
-        def at(points: Tensor) -> Tensor:
-            return _flat(points)[:, pixels] + offset
-
-        def select(values: Tensor) -> Tensor:
-            grid = torch.stack(torch.unravel_index(pixels, self.domain_shape[1:]))
-            centre = (2 * grid + 1) / sizes[:, None] - 1
-            return interpolate(values.reshape(self.domain_shape), centre + offset)
-
-        return Part(at, identity, select)
+        identity = Identity((self.domain_shape[0], n_drawn)).to(pixels.device)
+        return Part(
+            lambda points: points.as_subclass(Tensor).flatten(1)[:, pixels],
+            identity,
+            lambda values: values[..., places],
+        )
 
     def _nearest(self) -> Tensor:
         missing = torch.ones(math.prod(self.domain_shape[1:]), dtype=torch.bool)
@@ -109,7 +93,3 @@ class Samples(LinearOperator):
         for axis, n in enumerate(missing.shape):
             flat = flat * n + torch.from_numpy(indices[axis])
         return flat.flatten().to(self.pixels.device)
-
-
-def _flat(points: Tensor) -> Tensor:
-    return points.as_subclass(Tensor).flatten(1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from disinr_monai.operators import FanBeam, Identity, LinearOperator, MultiCoilFourier, NonCartesianFourier
+from disinr_monai.operators import FanBeam, Identity, LinearOperator, MultiCoilFourier, NonCartesianFourier, Samples
 
 EXAMPLE_OPERATORS: dict[type[LinearOperator], list[Callable[[], LinearOperator]]] = {}
 
@@ -100,3 +100,13 @@ def fan_beam_one_ray_per_cell() -> LinearOperator:
         detector_distance=0.0,
         n_subrays=1,
     )
+
+
+@_example(Samples)
+def every_voxel() -> LinearOperator:
+    return Samples((1, 3, 5, 4))
+
+
+@_example(Samples)
+def some_pixels_of_two_channels() -> LinearOperator:
+    return Samples((2, 5, 7), torch.tensor([0, 3, 4, 11, 30, 34]))
