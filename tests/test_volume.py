@@ -21,6 +21,7 @@ SMALL = {"encoder#log2_hashmap_size": 12, "encoder#n_levels": 5, "encoder#hidden
 AFFINE = np.array([[-1.0, 0.0, 0.0, 30.0], [0.0, 1.5, 0.0, -20.0], [0.0, 0.0, 3.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
 SHAPE = (24, 20, 16)
 FEATURE = np.array([0.3, -0.2, 0.25])
+SLOW = pytest.mark.slow
 
 
 def volume(shape=SHAPE, shift=0.0) -> np.ndarray:
@@ -99,7 +100,12 @@ def test_a_new_volume_is_fitted_beside_the_frozen_pair(pair, scans, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overlays", "method"), [(["siren"], "disinr"), (["strainer"], "strainer"), (["meta"], "meta")]
+    ("overlays", "method"),
+    [
+        (["strainer"], "strainer"),
+        pytest.param(["siren"], "disinr", marks=SLOW),
+        pytest.param(["meta"], "meta", marks=SLOW),
+    ],
 )
 def test_other_backbones_and_methods_are_pre_trained_and_fitted(scans, tmp_path, overlays, method):
     run("train", overlays, scans / "pretraining", tmp_path / "pair", max_epochs=1)
@@ -108,7 +114,8 @@ def test_other_backbones_and_methods_are_pre_trained_and_fitted(scans, tmp_path,
     assert set(rows_of(tmp_path / "out")) == {method}
 
 
-@pytest.mark.parametrize("overlays", [["ngp"], ["siren", "ngp"], ["nerf", "ngp"]])
+@pytest.mark.slow
+@pytest.mark.parametrize("overlays", [["siren", "ngp"], ["nerf", "ngp"]])
 def test_from_scratch(scans, tmp_path, overlays):
     run("inference", overlays, scans / "new", tmp_path)
     assert np.isfinite(float(rows_of(tmp_path)["ngp"]["psnr"]))
@@ -131,7 +138,12 @@ def test_missing_voxels_and_noise(scans, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spacing", "shape"), [(0.5, (48, 60, 96)), ([2.0, 1.5, 1.0], (12, 20, 48)), (0.85, (28, 35, 56))]
+    ("spacing", "shape"),
+    [
+        (0.5, (48, 60, 96)),
+        pytest.param([2.0, 1.5, 1.0], (12, 20, 48), marks=SLOW),
+        pytest.param(0.85, (28, 35, 56), marks=SLOW),
+    ],
 )
 def test_any_voxel_size_leaves_the_world_where_it_is(scans, tmp_path, spacing, shape):
     run("inference", ["ngp"], scans / "new", tmp_path, output_spacing=spacing, n_iterations=40, lr=0.01)
@@ -156,7 +168,7 @@ def test_a_wrong_spacing_is_refused_at_once(scans, tmp_path):
     assert not list(tmp_path.rglob("*.nii.gz"))
 
 
-@pytest.mark.parametrize("modality", ["mri", "ct"])
+@pytest.mark.parametrize("modality", ["mri", pytest.param("ct", marks=SLOW)])
 def test_slices_too(tmp_path, modality, caplog):
     """A field fitted to a slice is evaluated at the new pixels; the classical image is interpolated, with a warning."""
     write_phantoms(tmp_path / "scans", modality, n_subjects=1, size=32, seed=1)
