@@ -25,8 +25,7 @@ class AdaptationInferer(CaseInferer):
     fitted: the network given stays as it is, so every scan starts from the same weights. What is frozen and the same
     for all iterations (``prepare``) is computed once. A scan that can be measured in parts
     (:meth:`~disinr_monai.operators.LinearOperator.draw`) is fitted to a random one in each iteration. After a call,
-    ``fitted`` holds the copy:
-    it *is* that scan's image.
+    ``fitted`` holds the copy: it *is* that scan's image.
 
     Args:
         loss: the measurement loss.

@@ -208,10 +208,11 @@ _COMPACT: weakref.WeakKeyDictionary[SparseMatrix, tuple[Tensor, SparseMatrix]] =
 
 
 def expand_grids(network: nn.Module) -> None:
-    """Undo :func:`compact_grids`, so that a fitted network can be asked anywhere."""
+    """Undo :func:`compact_grids`, so that a fitted network can be asked anywhere (by gathering: once each)."""
     for module in network.modules():
         if isinstance(module, HashGrid):
             module.expand()
+            module.fixed_points = False
 
 
 # The shared and the subject encoder of a network look at the same points one after the other.
