@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from disinr_monai.case_inferer import CaseInferer
 from disinr_monai.errors import InputError
 from disinr_monai.losses import MeasurementLoss
-from disinr_monai.networks.hash_grid import compact_grids
+from disinr_monai.networks.hash_grid import compact_grids, expand_grids
 from disinr_monai.operators import LinearOperator
+from disinr_monai.operators.linear_operator import Part
 from disinr_monai.progress import Steps
 
 
@@ -22,8 +23,9 @@ class AdaptationInferer(CaseInferer):
     For :class:`~disinr_monai.networks.DisINR` :math:`\theta` is a fresh subject encoder beside the frozen pair, for
     :class:`~disinr_monai.networks.NaiveINR` the whole network from scratch; see ``fitted_at_test`` of each. A copy is
     fitted: the network given stays as it is, so every scan starts from the same weights. What is frozen and the same
-    for all iterations (``prepare``) is computed once. After a call, ``fitted`` holds the copy:
-    it *is* that scan's image.
+    for all iterations (``prepare``) is computed once. A scan that can be measured in parts
+    (:meth:`~disinr_monai.operators.LinearOperator.draw`) is fitted to a random one in each iteration. After a call,
+    ``fitted`` holds the copy: it *is* that scan's image.
 
     Args:
         loss: the measurement loss.
@@ -80,32 +82,44 @@ class AdaptationInferer(CaseInferer):
     ) -> Tensor:
         """Image ``(C, *S)`` on ``points`` ``(1, D, *S)``."""
         network.set_amp(self.amp)
-        flat = torch.as_tensor(points[0]).flatten(1).t().contiguous()
-        shape = (network.out_channels, *points.shape[2:])
+        grid = torch.as_tensor(points[0]).as_subclass(Tensor)
+        generator = torch.Generator().manual_seed(self.seed)
+        whole = operator.draw(generator) is None
+        flat = grid.flatten(1).t().contiguous() if whole else None
+        shape = (network.out_channels, *grid.shape[1:])
         field = copy.deepcopy(network).requires_grad_(not self.frozen)
         for parameter in field.fitted_at_test():
             parameter.requires_grad_(True)
-        compact_grids(field, flat)
+        if whole:
+            compact_grids(field, flat)
         groups = [{"params": [parameter for parameter in field.parameters() if parameter.requires_grad]}]
         operator, more = self.start_operator(operator, measurement)
         groups += more
         parameters = [parameter for group in groups for parameter in group["params"]]
         self.fitted = field
-        prepared = field.prepare(flat)
+        prepared = field.prepare(flat) if whole else None
         if prepared is not None and prepared.requires_grad:
             prepared = None  # it is fitted, so it is computed anew in every iteration
 
         optimizer = torch.optim.Adam(groups, lr=self.lr, fused=True)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
         held = self._hold_out(operator, measurement)
-        keep = None if held is None else (~held).to(measurement.real.dtype)
+        kept = None if held is None else ~held
+        keep = None if held is None else kept.to(measurement.real.dtype)
+        held_part = None if held is None else operator.draw(generator, held)
         best, best_error, misses = None, float("inf"), 0
 
         with Steps(self.n_iterations, f"adapting {self.case_name}".strip(), self.quiet, leave=False) as steps:
             for iteration in range(1, self.n_iterations + 1):
                 optimizer.zero_grad(set_to_none=True)
-                image = field.render(flat, prepared).t().reshape(shape)
-                loss = self.loss.one(image, operator, measurement, weights, keep)
+                if whole:
+                    image = field.render(flat, prepared).t().reshape(shape)
+                    loss = self.loss.one(image, operator, measurement, weights, keep)
+                else:
+                    part = operator.draw(generator, kept)
+                    image = _values(field, part, grid)
+                    seen = None if weights is None else part.select(weights)
+                    loss = self.loss.one(image, part.operator, part.select(measurement), seen)
                 loss.backward()
                 shown = None
                 if iteration % self.check_every == 0 or iteration == self.n_iterations:
@@ -113,7 +127,11 @@ class AdaptationInferer(CaseInferer):
                     shown = entry["loss"]
                     self.history.append(entry)
                     if held is not None:  # before the step: the image belongs to the weights as they are now
-                        entry["held_out"] = self._held_out_error(image.detach(), operator, measurement, held)
+                        entry["held_out"] = (
+                            self._held_out_error(image.detach(), operator, measurement, held)
+                            if whole
+                            else self._part_error(field, held_part, grid, measurement)
+                        )
                         misses += 1
                         if entry["held_out"] < best_error:
                             best, best_error, misses = [p.detach().clone() for p in parameters], entry["held_out"], 0
@@ -127,7 +145,12 @@ class AdaptationInferer(CaseInferer):
             if best is not None:
                 for parameter, value in zip(parameters, best, strict=True):
                     parameter.copy_(value)
-            return field.render(flat, prepared).t().reshape(shape)
+            return field.render(flat, prepared).t().reshape(shape) if whole else field.image(grid)
+
+    def at(self, points: Tensor, image: Tensor) -> Tensor:
+        """The fitted field itself at other points; ``image`` is what it gave on the grid."""
+        expand_grids(self.fitted)
+        return self.fitted.image(points)
 
     def start_operator(
         self, operator: LinearOperator, measurement: Tensor
@@ -148,5 +171,15 @@ class AdaptationInferer(CaseInferer):
 
     @staticmethod
     @torch.no_grad()
+    def _part_error(field: nn.Module, part: Part, grid: Tensor, measurement: Tensor) -> float:
+        return float((part.operator(_values(field, part, grid)) - part.select(measurement)).abs().square().mean())
+
+    @staticmethod
+    @torch.no_grad()
     def _held_out_error(image: Tensor, operator: LinearOperator, measurement: Tensor, held: Tensor) -> float:
         return float((operator(image) - measurement)[held].abs().square().mean())
+
+
+def _values(field: nn.Module, part: Part, grid: Tensor) -> Tensor:
+    """Image values ``(C, n)`` that a part of the measurement depends on."""
+    return field.render(part.at(grid).t().contiguous()).t()

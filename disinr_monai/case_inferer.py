@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from typing import Any
 
@@ -8,6 +9,9 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from disinr_monai.errors import InputError
+from disinr_monai.interpolation import interpolate
+
+logger = logging.getLogger(__name__)
 
 
 class CaseInferer(Inferer):
@@ -44,6 +48,15 @@ class CaseInferer(Inferer):
             case["error"] = f"{case['name']}: the reconstruction is not finite; lower the learning rate or turn amp off"
             return None
         return image.unsqueeze(0)
+
+    def at(self, points: Tensor, image: Tensor) -> Tensor:
+        """The last image ``(C, *S)`` at other points ``(D, *T)``: linear interpolation unless a field can be asked."""
+        logger.warning(
+            "output_spacing: %s gives an image on its grid, which is interpolated linearly; a field that is fitted to "
+            "the scan (overlays disinr_paper, ngp, ...) is evaluated at the new voxels",
+            type(self).__name__,
+        )
+        return interpolate(image, points.to(image.device))
 
     @abstractmethod
     def reconstruct(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from disinr_monai.errors import InputError
+
 
 def total_variation(image: Tensor, epsilon: float = 1e-6) -> Tensor:
     r"""Mean isotropic total variation, the channels (real, imaginary) jointly.
@@ -67,6 +69,11 @@ class MeasurementLoss(nn.Module):
         """Loss of one image ``(C, *S)``; ``keep`` masks the measurement (1 = counts)."""
         loss = self.data(image, operator, measurement, weights, keep)
         if self.tv_weight > 0:
+            if image.ndim < 3:
+                raise InputError(
+                    f"tv_weight: total variation needs whole images, found {image.shape[-1]} scattered points of a "
+                    "streamed fit; set --tv_weight 0"
+                )
             loss = loss + self.tv_weight * total_variation(image)
         return loss
 

@@ -18,7 +18,7 @@ def save_panels(
     affine: np.ndarray | None = None,
     top: float | None = None,
 ) -> None:
-    """Save display images ``(1, H, W)`` side by side under their titles.
+    """Save display images ``(1, H, W)``, or volumes ``(1, X, Y, Z)``, side by side under their titles.
 
     Args:
         path: PNG to write.
@@ -53,13 +53,16 @@ def save_panels(
 
 
 def _plane(image: Tensor, affine: np.ndarray | None) -> np.ndarray:
-    """The (middle) plane of a display image, as a radiologist looks at it: anterior or head up, patient's right left.
+    """A display image as a radiologist looks at it: anterior or head up, patient's right left.
 
-    Without an affine the array is shown as it is stored.
+    A volume is shown by its three middle planes, one below the other, in millimetres. Without an affine the array is
+    shown as it is stored.
     """
     array = np.asarray(image.detach().cpu().float())[0]
-    if array.ndim == 3:
-        array = array[:, :, array.shape[2] // 2]
+    return _slice(array, affine) if array.ndim == 2 else _three_planes(array, affine)
+
+
+def _slice(array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
     if affine is None:
         return array
     from nibabel.orientations import io_orientation
@@ -72,3 +75,30 @@ def _plane(image: Tensor, affine: np.ndarray | None) -> np.ndarray:
     if sign[1] > 0:  # columns: towards the patient's right (or anterior) is left
         array = array[:, ::-1]
     return array
+
+
+def _three_planes(array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
+    """The middle axial, coronal and sagittal plane, with square pixels of the smallest voxel side, on a grey ground."""
+    from nibabel.orientations import io_orientation
+    from scipy.ndimage import zoom
+
+    geometry = np.eye(4) if affine is None else affine
+    spacing = np.linalg.norm(geometry[:3, :3], axis=0)
+    across = np.argsort(io_orientation(geometry)[:, 0])[::-1]  # array axes along S (axial), A (coronal), R (sagittal)
+    planes = []
+    for axis in across:
+        rest = [other for other in range(3) if other != axis]
+        plane = np.take(array, array.shape[axis] // 2, axis=axis)
+        factors = [min(spacing[a] / spacing.min(), 4096 / array.shape[a]) for a in rest]
+        plane = zoom(plane, factors, order=1, grid_mode=True, mode="nearest")
+        # Without an affine the last array axis is taken to point to the head.
+        planes.append(_slice(plane, geometry[:, [*rest, axis, 3]]))
+    width = max(plane.shape[1] for plane in planes)
+    gap = max(width // 64, 2)
+    ground = np.full((sum(plane.shape[0] for plane in planes) + gap * 2, width), 0.25, dtype=np.float32)
+    top = 0
+    for plane in planes:
+        left = (width - plane.shape[1]) // 2
+        ground[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
+        top += plane.shape[0] + gap
+    return ground

@@ -23,10 +23,22 @@ def _to_device(case: dict[str, Any], device: torch.device | str | None) -> dict[
     return {k: move(v) for k, v in case.items()}
 
 
+def _draw(case: dict[str, Any]) -> dict[str, Any]:
+    """One random part of a case, or the case itself where its operator needs the whole image."""
+    part = case["operator"].draw()
+    if part is None:
+        return case
+    measured = {k: part.select(case[k]) for k in ("measurement", "weights") if case.get(k) is not None}
+    return {**case, **measured, "operator": part.operator, "points": part.at(case["points"])}
+
+
 def prepare_training_batch(
     batch: list[dict[str, Any]], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
 ):
     """Batch for the trainer: points ``(B, D, *S)``, cases as targets, and the indices of their subject encoders.
+
+    Of a case whose operator can be measured in parts (:meth:`~disinr_monai.operators.LinearOperator.draw`) it holds a
+    random part: points ``(B, D, n)`` and the part's operator and measurement.
 
     Raises:
         InputError: a case could not be read, or the cases of one batch have different matrix sizes.
@@ -34,7 +46,7 @@ def prepare_training_batch(
     for case in batch:
         if "error" in case:
             raise InputError(case["error"])
-    cases = [_to_device(case, device) for case in batch]
+    cases = [_draw(_to_device(case, device)) for case in batch]
     if len({case["points"].shape for case in cases}) > 1:
         sizes = sorted({tuple(case["points"].shape[1:]) for case in cases})
         raise InputError(f"batch_size: scans of different matrix sizes {sizes} in one batch; use --batch_size 1")

@@ -45,26 +45,36 @@ class CaseWriter:
     def physical(self, case: Mapping[str, Any], image: Tensor) -> np.ndarray:
         """A network image in the units that are saved."""
         scale = case["image_scale"] * case.get("output_scale", 1.0)
-        return np.asarray(self.facts.physical(image.detach().cpu().float(), scale), dtype=np.float32)
+        physical = self.facts.physical(image.detach().cpu().float(), scale) + case.get("output_offset", 0.0)
+        return np.asarray(physical, dtype=np.float32)
 
     def reference(self, case: Mapping[str, Any]) -> np.ndarray | None:
         """The reference in the same units; None if there is none."""
         if "reference" not in case:
             return None
-        return np.asarray(self.facts.physical(case["reference"].cpu().float(), case.get("output_scale", 1.0)))
+        physical = self.facts.physical(case["reference"].cpu().float(), case.get("output_scale", 1.0))
+        return np.asarray(physical + case.get("output_offset", 0.0))
 
-    def write(self, case: Mapping[str, Any], image: Tensor, panels: Mapping[str, Tensor]) -> Path:
+    def write(
+        self,
+        case: Mapping[str, Any],
+        image: Tensor,
+        panels: Mapping[str, Tensor],
+        output: tuple[Tensor, np.ndarray] | None = None,
+    ) -> Path:
         """Write all files of a case and return its picture.
 
         Args:
             case: the measured case.
             image: network image ``(C, *S)``.
             panels: display images by title.
+            output: image and affine to save, if not those of the case.
 
         Raises:
             InputError: the folder cannot be written, or the image does not fit DICOM.
         """
-        name, affine = case["name"], np.asarray(case["affine"], dtype=float)
+        name = case["name"]
+        image, affine = output if output is not None else (image, np.asarray(case["affine"], dtype=float))
         physical = self.physical(case, image)
         prepare_output_dir(self.output_dir)
         with staged_folder(self.output_dir / name, own=(f"{name}_recon*", f"dicom/{name}*.dcm")) as folder:
@@ -79,7 +89,7 @@ class CaseWriter:
                     np.save(folder / f"{name}_recon_complex.npy", values, allow_pickle=False)
             if self.dicom is not None:
                 (folder / "dicom").mkdir()
-                self.dicom.write(folder / "dicom", case, physical)
+                self.dicom.write(folder / "dicom", {**case, "affine": affine}, physical)
             reference = case.get("reference")
             save_panels(
                 folder / f"{name}_recon.png",

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.metrics.regression import compute_ssim_and_cs
 from skimage.metrics import structural_similarity
 
 from disinr_monai.metrics import image_metrics, to_display
@@ -25,6 +26,20 @@ def test_ssim_is_the_gaussian_one_of_wang(rng):
         use_sample_covariance=False, full=True,
     )  # fmt: skip
     assert image_metrics(image, reference)["ssim"] == pytest.approx(float(full[5:-5, 5:-5].mean()), abs=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(40, 21, 17), (12, 30, 11)])
+def test_ssim_of_a_volume_is_monais(shape, rng):
+    reference = torch.rand(1, *shape, generator=rng)
+    image = (reference + 0.1 * torch.randn(1, *shape, generator=rng)).clamp(0, 1)
+    expected, _ = compute_ssim_and_cs(image[None], reference[None], 3, [11] * 3, [1.5] * 3, 1.0)
+    assert image_metrics(image, reference)["ssim"] == pytest.approx(float(expected.mean()), abs=1e-5)
+
+
+def test_ssim_of_a_thin_volume(rng):
+    reference = torch.rand(1, 30, 30, 4, generator=rng)
+    assert image_metrics(reference, reference)["ssim"] == pytest.approx(1.0, abs=1e-5)
+    assert image_metrics(1 - reference, reference)["ssim"] < 0.1
 
 
 def test_identical_images():

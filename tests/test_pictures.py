@@ -31,6 +31,34 @@ def test_without_geometry_as_stored():
     np.testing.assert_array_equal(_plane(image, None), image[0].numpy())
 
 
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, 1), (1, -1, -1), (-1, -1, 1)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_three_planes_of_a_volume(signs, order):
+    """A mark at the patient's right, front and head end of the middle planes shows at their upper left, in mm."""
+    spacing = np.array([1.0, 2.0, 4.0])
+    shape = np.array([9, 7, 5])
+    middle = shape // 2
+    volume = torch.zeros(*shape)
+    ends = [n - 1 for n in shape]
+    for axis in range(3):
+        at = list(ends)
+        at[axis] = middle[axis]
+        volume[tuple(at)] = 1.0 + axis  # one mark a plane, in its corner towards right, front and head
+    affine = np.diag([*spacing, 1.0])
+    axes = [axis for axis in range(3) if signs[axis] < 0]
+    volume = volume.flip(axes).permute(order)
+    affine = (affine @ np.diag([*signs, 1.0]))[:, [*order, 3]]
+    picture = _plane(volume[None], affine)
+    heights, widths = (14, 20, 20), (9, 9, 14)  # axial 9 x 14 mm, coronal 9 x 20, sagittal 14 x 20
+    assert picture.shape == (sum(heights) + 2 * 2, 14)
+    top = 0
+    for mark, height, width in zip((3.0, 2.0, 1.0), heights, widths, strict=True):
+        left = (14 - width) // 2
+        assert picture[top, left] == mark
+        assert picture[top + height - 1, left + width - 1] == 0
+        top += height + 2
+
+
 def test_a_failing_picture_leaves_nothing(tmp_path):
     with pytest.raises(IndexError):
         save_panels(tmp_path / "a.png", {"x": torch.zeros(0)})

@@ -2,6 +2,7 @@
 
 from disinr_monai.data.acquire_ct import AcquireCT
 from disinr_monai.data.acquire_mri import AcquireMRI
+from disinr_monai.data.acquire_volume import AcquireVolume
 from disinr_monai.data.anonymize import Anonymize
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.epoch_sampler import EpochSampler
@@ -9,4 +10,14 @@ from disinr_monai.data.guard import Guard
 from disinr_monai.data.split import split_subjects
 from disinr_monai.distributed import shard
 
-__all__ = ["AcquireCT", "AcquireMRI", "Anonymize", "EpochSampler", "Guard", "list_cases", "shard", "split_subjects"]
+__all__ = [
+    "AcquireCT",
+    "AcquireMRI",
+    "AcquireVolume",
+    "Anonymize",
+    "EpochSampler",
+    "Guard",
+    "list_cases",
+    "shard",
+    "split_subjects",
+]

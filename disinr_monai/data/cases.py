@@ -56,7 +56,7 @@ def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int =
             kind, slices = _inspect(file, modality, slices_per_subject)
         except InputError as error:
             failures.append(error)
-            kind, slices = (facts.measurement if _extension(file) in _HDF5 else "image"), [None]
+            kind, slices = (facts.measurement if _extension(file) in _HDF5 else "image") or "image", [None]
         cases += [_case(label, subject, str(file), index, kind) for index in slices]
     series_cases, series_failures = _dicom_cases(dicom, modality, slices_per_subject)
     cases += series_cases
@@ -103,6 +103,8 @@ def _inspect(file: Path, modality: str, n_wanted: int) -> tuple[str, list[int | 
     kind = MODALITIES[modality].measurement
     with open_hdf5(file) as content:
         keys = {"sinogram"} if is_nexus(file) else set(content)
+    if kind is None:  # no raw measurement of this modality
+        return "image", []
     if kind not in keys and keys & {facts.measurement for facts in MODALITIES.values()}:
         return kind, []
     if kind == "sinogram":
@@ -131,7 +133,7 @@ def _dicom_cases(files: list[Path], modality: str, n_wanted: int) -> tuple[list[
             failures.append(error)
             cases.append(_case(file.stem, file.stem, [str(file)], None, "image"))
             continue
-        if is_image(header) and header.get("Modality") == MODALITIES[modality].dicom:
+        if is_image(header) and MODALITIES[modality].takes_dicom(header.get("Modality")):
             series[str(header.get("SeriesInstanceUID", file.parent))].append((str(file), header))
         else:
             others.append(f"{file} is {header.get('Modality', 'of unknown modality')}")
@@ -154,7 +156,7 @@ def _dicom_cases(files: list[Path], modality: str, n_wanted: int) -> tuple[list[
     if not cases and others:
         failures.append(
             InputError(
-                f"{files[0].parent}: expected DICOM images of modality {MODALITIES[modality].dicom}, "
+                f"{files[0].parent}: expected DICOM images of modality {MODALITIES[modality].dicom_names}, "
                 f"found none ({others[0]})"
             )
         )

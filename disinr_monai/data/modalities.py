@@ -18,7 +18,7 @@ class Modality:
 
     Attributes:
         measurement: data set of an HDF5 file that holds its raw measurement; None if there is no raw measurement.
-        dicom: DICOM's name of it.
+        dicom: DICOM's name of it, or several.
         expected: what `dataset_dir` may hold, for error messages.
         display: network image ``(C, *S)`` to the real image ``(1, *S)`` that is shown and compared, before
             ``image_scale``.
@@ -29,13 +29,22 @@ class Modality:
     """
 
     measurement: str | None
-    dicom: str | None
+    dicom: str | tuple[str, ...] | None
     expected: str
     display: Callable[[Tensor, float], Tensor]
     physical: Callable[[Tensor, float], Tensor]
     units: str
     white: float | None = None
     whole: bool = False
+
+    @property
+    def dicom_names(self) -> str:
+        """:attr:`dicom` for messages."""
+        return self.dicom if isinstance(self.dicom, str) else " or ".join(self.dicom or ())
+
+    def takes_dicom(self, name: str | None) -> bool:
+        """Whether DICOM images of a modality are this one's; any where :attr:`dicom` is None."""
+        return self.dicom is None or name in ((self.dicom,) if isinstance(self.dicom, str) else self.dicom)
 
 
 def _window(image: Tensor, scale: float) -> Tensor:
@@ -67,6 +76,16 @@ MODALITIES: dict[str, Modality] = {
         physical=_hounsfield,
         units="HU",
         white=1.0,
+    ),
+    "volume": Modality(
+        measurement=None,
+        dicom=("CT", "MR"),
+        expected="NIfTI (.nii, .nii.gz) or DICOM (CT or MR)",
+        display=lambda image, scale: image[:1] * scale,
+        physical=lambda image, scale: image[0] * scale,
+        units="HU or source",
+        white=1.0,
+        whole=True,
     ),
 }
 

@@ -167,8 +167,8 @@ def _read_pixels(path: str, shape: tuple[int, int], modality: str) -> NDArray[np
             f"{path}: expected decodable DICOM pixels, found {_first_line(error)}; decompress the series "
             "(for example gdcmconv --raw) or export it again"
         ) from error
-    expected = MODALITIES[modality].dicom if modality in MODALITIES else None
-    if expected is not None and found != expected:
+    if modality in MODALITIES and not MODALITIES[modality].takes_dicom(found):
+        expected = MODALITIES[modality].dicom_names
         raise InputError(f"{path}: expected a DICOM image of modality {expected}, found {found}")
     if pixels.shape != shape:
         raise InputError(f"{path}: expected {shape[0]} x {shape[1]} DICOM pixels, found {pixels.shape}")

@@ -52,7 +52,7 @@ def read_image(case: Mapping[str, Any], modality: str) -> ImageSlice:
         volume, affine = _cached_dicom(tuple(str(p) for p in path), modality)
         label, kind = f"{Path(path[0]).parent} ({len(path)} DICOM files)", "dicom"
     else:
-        volume, affine = _read_nifti(path)
+        volume, affine = read_nifti(path)
         label, kind = str(path), "nifti"
     axis, n_slices = slice_axis(volume.shape, affine)
     if index is None and n_slices > 1:
@@ -131,7 +131,12 @@ def _open_nifti(path: str | Path) -> tuple[Any, tuple[int, int, int]]:
     return image, shape if len(shape) == 3 else (*shape, 1)
 
 
-def _read_nifti(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def read_nifti(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Values of a NIfTI file and its affine, in the closest RAS order.
+
+    Raises:
+        InputError: not readable, or not a real 2-D or 3-D image.
+    """
     image, shape = _open_nifti(path)
     try:
         volume = image.get_fdata(dtype=np.float32).reshape(shape)
@@ -140,10 +145,11 @@ def _read_nifti(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float
             f"{path}: expected readable voxel values, found a damaged or truncated file "
             f"({_first_line(error)}); copy or export it again"
         ) from error
-    return _canonical(volume, image.affine)
+    return canonical(volume, image.affine)
 
 
-def _canonical(volume: NDArray, affine: NDArray) -> tuple[NDArray, NDArray[np.float64]]:
+def canonical(volume: NDArray, affine: NDArray) -> tuple[NDArray, NDArray[np.float64]]:
+    """A volume and its affine in the closest RAS order (first axis towards right, second towards anterior)."""
     from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
     orientation = io_orientation(affine)
@@ -153,7 +159,7 @@ def _canonical(volume: NDArray, affine: NDArray) -> tuple[NDArray, NDArray[np.fl
 @lru_cache(maxsize=1)
 def _cached_dicom(paths: tuple[str, ...], modality: str) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     # The slices of one series are asked for one after the other; reading the series once a slice would be slow.
-    return _canonical(*read_dicom_volume(paths, modality))
+    return canonical(*read_dicom_volume(paths, modality))
 
 
 def _affine_of_slice(affine: NDArray, axis: int, index: int) -> NDArray[np.float64]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
 
 
 def resample_slice(
@@ -75,3 +77,29 @@ def block_average(image: NDArray, affine: NDArray, factor: int) -> tuple[NDArray
     new_affine[:3, :2] = affine[:3, :2] * factor
     new_affine[:3, 3] = affine[:3, 3] + affine[:3, :2] @ np.full(2, (factor - 1) / 2)
     return mean.astype(np.float32), new_affine
+
+
+def resample_volume(
+    image: NDArray, affine: NDArray, shape: Sequence[int]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Bring a volume onto a grid of ``shape`` voxels over the same field of view.
+
+    Values are interpolated linearly, after a Gaussian that suppresses what the new grid cannot hold.
+
+    Args:
+        image: ``(X, Y, Z)``.
+        affine: 4x4, RAS mm.
+        shape: new number of voxels along each axis.
+
+    Returns:
+        float32 image of that shape, and its affine.
+    """
+    step = np.asarray(image.shape) / np.asarray(shape)
+    start = (np.asarray(image.shape) - 1) / 2 - (np.asarray(shape) - 1) / 2 * step
+    sigma = [0.4 * np.sqrt(max(s**2 - 1, 0)) for s in step]
+    smooth = gaussian_filter(image.astype(np.float32), sigma=sigma, mode="nearest")
+    result = affine_transform(smooth, step, offset=start, output_shape=tuple(shape), order=1, mode="nearest")
+    new_affine = affine.astype(float).copy()
+    new_affine[:3, :3] = affine[:3, :3] * step
+    new_affine[:3, 3] = affine[:3, 3] + affine[:3, :3] @ start
+    return result.astype(np.float32), new_affine

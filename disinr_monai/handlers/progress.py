@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
@@ -33,7 +34,7 @@ class Progress:
         output, loss = engine.state.output, None
         # Asking for a loss makes the device wait.
         if engine.state.iteration % 10 == 0 and isinstance(output, dict) and CommonKeys.LOSS in output:
-            loss = float(output[CommonKeys.LOSS])
+            loss = float(torch.as_tensor(output[CommonKeys.LOSS]).detach())
         self._steps.update(loss)
 
     def _stop(self, engine: Engine) -> None:

@@ -5,7 +5,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from disinr_monai.data.modalities import facts_of
+from disinr_monai.data.output_grid import output_grid
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, prepare_output_dir
 from disinr_monai.methods import DirectInverse
@@ -51,6 +52,9 @@ class SaveCases:
         dicom: also write ``NAME/dicom/*.dcm`` (:class:`disinr_monai.write_dicom.DicomWriter`).
         names: whose neutral names are used, if ``anonymize`` asks for them.
         report: the page to fill, if one is wanted.
+        output_spacing: voxel size of what is saved in mm, one number or one an axis (a slice: in its plane); the
+            source's by default. A fitted field is evaluated there, an image on its grid is interpolated
+            (:meth:`~disinr_monai.case_inferer.CaseInferer.at`); picture and metrics stay on the source's grid.
 
     Raises:
         InputError: after the run, if any case failed; the message lists them.
@@ -68,9 +72,12 @@ class SaveCases:
         dicom: bool = False,
         names: Names | None = None,
         report: Report | None = None,
+        output_spacing: float | Sequence[float] | None = None,
     ) -> None:
         self.output_dir, self.inferer, self.modality, self.method = Path(output_dir), inferer, modality, method
-        self.peers, self.report = dict(peers or {}), report
+        self.peers, self.report, self.output_spacing = dict(peers or {}), report, output_spacing
+        if output_spacing is not None:
+            output_grid((1, 1, 1), np.eye(4), output_spacing)  # a wrong value is refused before anything is fitted
         self._facts = facts_of(modality)
         writer = DicomWriter(self._facts.dicom, method, anonymize=names is not None and names.everywhere)
         self._files = CaseWriter(
@@ -123,7 +130,7 @@ class SaveCases:
         titles = {row["method"]: _title(row) for row in rows}
         panels = {titles.get(name, name): self._display(case, panel) for name, panel in images.items()}
         try:
-            picture = self._files.write(case, image, panels)
+            picture = self._files.write(case, image, panels, self._output(case, image))
         except InputError as error:
             self._fail(str(error))
             return
@@ -133,6 +140,13 @@ class SaveCases:
         if self.report is not None:
             self._tell(case, rows, {titles.get(name, name): panel for name, panel in images.items()}, history)
 
+    def _output(self, case: dict[str, Any], image: Tensor) -> tuple[Tensor, np.ndarray] | None:
+        """Image and affine at ``output_spacing``, if it is given."""
+        if self.output_spacing is None:
+            return None
+        points, affine = output_grid(image.shape[1:], np.asarray(case["affine"], dtype=float), self.output_spacing)
+        return self.inferer.at(points.to(image.device), image), affine
+
     def _tell(
         self,
         case: dict[str, Any],
@@ -140,7 +154,7 @@ class SaveCases:
         images: dict[str, Tensor],
         history: list[dict[str, float]],
     ) -> None:
-        hounsfield = self._facts.units == "HU"
+        hounsfield = case.get("units", self._facts.units) == "HU"
         self.report.add_case(
             case["name"],
             case["subject"],

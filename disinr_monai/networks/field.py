@@ -43,7 +43,7 @@ class Field(nn.Module, ABC):
         return self.subjects[0].parameters()
 
     def forward(self, points: Tensor, subject: int | Tensor = 0) -> Tensor:
-        """Images ``(B, C, *S)`` on a grid of points ``(B, D, *S)`` (the same grid for the whole batch).
+        """Images ``(B, C, *S)`` at points ``(B, D, *S)``; where they are the same for all, shared work is done once.
 
         Args:
             points: coordinates in [-1, 1].
@@ -53,10 +53,20 @@ class Field(nn.Module, ABC):
         indices = torch.as_tensor(subject).flatten().tolist()
         if len(indices) == 1:
             indices = indices * points.shape[0]
+        if any(not torch.equal(points[0], other) for other in points[1:]):
+            return torch.cat([self(one[None], i) for one, i in zip(points, indices, strict=True)])
         prepared = self.prepare(flat)
         images = {i: self.render(flat, prepared, i) for i in set(indices)}
         shape = (self.out_channels, *points.shape[2:])
         return torch.stack([images[i].t().reshape(shape) for i in indices])
+
+    @torch.no_grad()
+    def image(self, points: Tensor, subject: int = 0, chunk: int = 2**16) -> Tensor:
+        """Image ``(C, *S)`` at points ``(D, *S)``, ``chunk`` of them at a time so that memory stays bounded."""
+        points = torch.as_tensor(points)
+        columns = points.flatten(1)
+        values = [self.render(part.t().contiguous(), subject=subject).t() for part in columns.split(chunk, dim=1)]
+        return torch.cat(values, 1).reshape(self.out_channels, *points.shape[1:])
 
     def fresh_subject(self) -> nn.Module:
         """A copy of the first subject's part."""

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from disinr_monai.networks import tcnn_backend
+from disinr_monai.networks.hash_gather import PRIMES, cell_corners, weighted_sums
 from disinr_monai.sparse import SparseMatrix
-
-_PRIMES = (1, 2654435761, 805459861, 3674653429)
 
 
 class Level(NamedTuple):
@@ -79,6 +78,7 @@ class HashGrid(nn.Module):
         self.levels = _make_levels(in_dim, n_levels, log2_hashmap_size, base_resolution, per_level_scale)
         last = self.levels[-1]
         self._compact: tuple[Tensor, SparseMatrix] | None = None
+        self._left_out: tuple[Tensor, Tensor] | None = None
         self.table = nn.Parameter(torch.empty(last.offset + last.n_entries, n_features_per_level))
         self.reset(seed)
 
@@ -117,14 +117,26 @@ class HashGrid(nn.Module):
         if matrix not in _COMPACT:
             _COMPACT[matrix] = matrix.without_empty_columns()
         rows, part = _COMPACT[matrix]
+        self._left_out = (rows, self.table.detach())
         with torch.no_grad():
             self.table = nn.Parameter(self.table[rows], requires_grad=self.table.requires_grad)
         self._compact = (points.detach().clone(), part)
 
+    def expand(self) -> None:
+        """The whole table again, with the rows that were fitted, for points of any kind (undoes :meth:`compact`)."""
+        if self._compact is None:
+            return
+        rows, table = self._left_out
+        with torch.no_grad():
+            table = table.clone()
+            table[rows] = self.table
+        self.table = nn.Parameter(table, requires_grad=self.table.requires_grad)
+        self._compact = self._left_out = None
+
     def _gather(self, points: Tensor) -> Tensor:
-        rows, weights = interpolation(points, self.levels)  # (n, L, 2^D)
-        corners = self.table[rows.flatten()].view(*rows.shape, self.n_features_per_level)
-        return (weights.to(corners.dtype).unsqueeze(-1) * corners).sum(-2).flatten(1)
+        rows, weights = _streamed_corners(points, self.levels)
+        sums = weighted_sums(rows.flatten(0, 1), weights.flatten(0, 1).to(self.table.dtype), self.table)
+        return sums.view(points.shape[0], self.out_dim)
 
     def extra_repr(self) -> str:
         return (
@@ -183,7 +195,7 @@ def _row_in_level(corner: Tensor, level: Level) -> Tensor:
         index = torch.zeros_like(index)
         for d in range(corner.shape[-1]):
             # 32-bit unsigned arithmetic, as on the GPU; int64 holds the product of two 32-bit numbers' low bits.
-            index = index ^ ((corner[..., d] * _PRIMES[d]) & 0xFFFFFFFF)
+            index = index ^ ((corner[..., d] * PRIMES[d]) & 0xFFFFFFFF)
     return (index & 0xFFFFFFFF) % level.n_entries
 
 
@@ -193,6 +205,27 @@ _CACHE: list[tuple[Tensor, tuple[Level, ...], SparseMatrix]] = []
 _CACHE_SIZE = 4
 # Of each such matrix, the columns that are used and the matrix of these; goes when the matrix goes.
 _COMPACT: weakref.WeakKeyDictionary[SparseMatrix, tuple[Tensor, SparseMatrix]] = weakref.WeakKeyDictionary()
+
+
+def expand_grids(network: nn.Module) -> None:
+    """Undo :func:`compact_grids`, so that a fitted network can be asked anywhere (by gathering: once each)."""
+    for module in network.modules():
+        if isinstance(module, HashGrid):
+            module.expand()
+            module.fixed_points = False
+
+
+# The shared and the subject encoder of a network look at the same points one after the other.
+_STREAMED: list[tuple[weakref.ref[Tensor], int, tuple[Level, ...], tuple[Tensor, Tensor]]] = []
+
+
+def _streamed_corners(points: Tensor, levels: tuple[Level, ...]) -> tuple[Tensor, Tensor]:
+    for known, version, known_levels, corners in _STREAMED:
+        if known() is points and version == points._version and known_levels == levels:
+            return corners
+    corners = cell_corners(points.detach().as_subclass(Tensor), levels)
+    _STREAMED[:] = [(weakref.ref(points, lambda _: _STREAMED.clear()), points._version, levels, corners)]
+    return corners
 
 
 def compact_grids(network: nn.Module, points: Tensor) -> None:

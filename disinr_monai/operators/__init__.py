@@ -1,4 +1,4 @@
-"""Forward models: geometry and physics, nothing else."""
+"""Forward models: image to measurement."""
 
 from disinr_monai.operators.cone_beam import ConeBeam
 from disinr_monai.operators.fan_beam import FanBeam
@@ -7,6 +7,7 @@ from disinr_monai.operators.identity import Identity
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.non_cartesian import NonCartesianFourier
 from disinr_monai.operators.parallel_beam import ParallelBeam
+from disinr_monai.operators.samples import Samples
 
 __all__ = [
     "ConeBeam",
@@ -16,6 +17,7 @@ __all__ = [
     "MultiCoilFourier",
     "NonCartesianFourier",
     "ParallelBeam",
+    "Samples",
     "fft2c",
     "ifft2c",
 ]

@@ -3,9 +3,24 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Part(NamedTuple):
+    """A part of a measurement that depends on few points of the image (:meth:`LinearOperator.draw`).
+
+    Attributes:
+        at: takes the ``n`` points ``(D, n)`` that the part depends on out of the voxel centres ``(D, *S)``.
+        operator: image values ``(C, n)`` there to the part.
+        select: takes the part out of the measurement (or out of its weights).
+    """
+
+    at: Callable[[Tensor], Tensor]
+    operator: LinearOperator
+    select: Callable[[Tensor], Tensor]
 
 
 class LinearOperator(nn.Module, ABC):
@@ -82,6 +97,15 @@ class LinearOperator(nn.Module, ABC):
             keep: boolean mask over ``range_shape``; what it leaves out has no influence on the part.
         """
         return Masked(self, keep), lambda values: values * keep.to(values.device)
+
+    def draw(self, generator: torch.Generator | None = None, among: Tensor | None = None) -> Part | None:
+        """A random part of the measurement for one step of a fit; None (default) if each depends on the whole image.
+
+        Args:
+            generator: random generator on the CPU; PyTorch's own by default.
+            among: boolean mask over ``range_shape``; what it leaves out is not drawn.
+        """
+        return None
 
     def subsets(self, size: int) -> list[Restriction]:
         """Parts of the measurement, each about ``size`` projections and alike in what it sees; [all] by default."""

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from disinr_monai.networks import MLP, HashGrid, HashGridEncoder, Strainer, tcnn_backend
+from disinr_monai.networks.hash_gather import cell_corners, weighted_sums
+from disinr_monai.networks.hash_grid import interpolation
 
 PRIMES = (1, 2654435761, 805459861, 3674653429)
 
@@ -68,6 +70,51 @@ def test_sparse_and_gathered_gradients_agree(rng):
         (grid(points) * upstream).sum().backward()
         gradients.append(grid.table.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("in_dim", [2, 3, 4])
+def test_streamed_corners_are_the_same_numbers(in_dim, rng):
+    """Also where 32-bit products of coordinates and primes wrap around."""
+    grid = HashGrid(in_dim, n_levels=14, log2_hashmap_size=12)
+    points = torch.rand(500, in_dim, generator=rng) * 2 - 1
+    rows, weights = interpolation(points, grid.levels)
+    found_rows, found_weights = cell_corners(points, grid.levels)
+    assert torch.equal(found_rows.long(), rows)
+    torch.testing.assert_close(found_weights, weights)
+
+
+def test_streamed_sums_have_the_right_derivatives(rng):
+    """First and second, in double precision (MAML differentiates twice)."""
+    rows = torch.randint(0, 9, (7, 4), generator=rng, dtype=torch.int32)
+    weights = torch.rand(7, 4, generator=rng, dtype=torch.float64)
+    table = torch.randn(9, 3, generator=rng, dtype=torch.float64, requires_grad=True)
+    expected = (weights.unsqueeze(-1) * table[rows.long()]).sum(1)
+    torch.testing.assert_close(weighted_sums(rows, weights, table), expected)
+    assert torch.autograd.gradcheck(lambda t: weighted_sums(rows, weights, t), table)
+    assert torch.autograd.gradgradcheck(lambda t: weighted_sums(rows, weights, t).square(), table)
+
+
+def test_streamed_points_that_changed_in_place_are_encoded_anew(rng):
+    grid = HashGrid(3, n_levels=4, fixed_points=False)
+    points = torch.rand(20, 3, generator=rng) * 2 - 1
+    first = grid(points)
+    points.mul_(0.5)
+    assert not torch.equal(grid(points), first)
+    torch.testing.assert_close(grid(points), HashGrid(3, n_levels=4)(points))
+
+
+def test_a_compact_grid_expands_to_what_was_fitted(rng):
+    points, elsewhere = torch.rand(2, 50, 2, generator=rng) * 2 - 1
+    grid = HashGrid(log2_hashmap_size=12)
+    untouched = grid(elsewhere).detach()
+    grid.compact(points)
+    with torch.no_grad():
+        grid.table.mul_(3)
+    fitted = grid(points).detach()
+    grid.expand()
+    torch.testing.assert_close(grid(points), fitted)
+    assert grid(elsewhere).shape == untouched.shape
+    assert len(grid.table) == len(HashGrid(log2_hashmap_size=12).table)
 
 
 def test_other_points_of_the_same_shape_are_not_taken_from_the_cache(rng):

@@ -15,6 +15,7 @@ from disinr_monai.operators import (
     MultiCoilFourier,
     NonCartesianFourier,
     ParallelBeam,
+    Samples,
 )
 
 EXAMPLE_OPERATORS: dict[type[LinearOperator], list[Callable[[], LinearOperator]]] = {}
@@ -168,3 +169,13 @@ def cone_beam() -> LinearOperator:
 @_example(ConeBeam)
 def cone_beam_without_a_matrix() -> LinearOperator:
     return _cone(max_bytes=0, detector_offset=1.1, detector_offset_v=-0.7, axis_offset=0.9, angles=[0.3, 0.5, 0.8])
+
+
+@_example(Samples)
+def every_voxel() -> LinearOperator:
+    return Samples((1, 3, 5, 4))
+
+
+@_example(Samples)
+def some_pixels_of_two_channels() -> LinearOperator:
+    return Samples((2, 5, 7), torch.tensor([0, 3, 4, 11, 30, 34]))
