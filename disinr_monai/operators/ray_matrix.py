@@ -1,4 +1,4 @@
-"""System matrix of a fan-beam scan: exact intersection lengths of rays and pixels."""
+"""System matrix of a set of rays: exact intersection lengths of rays and pixels."""
 
 from __future__ import annotations
 
@@ -48,17 +48,32 @@ def fan_beam_matrix(
     detector_distance: float,
     n_subrays: int,
 ) -> scipy.sparse.csr_matrix:
-    """Matrix ``(n_views * n_detectors, H * W)`` of intersection lengths in mm, averaged over the sub-rays of a cell.
-
-    The lengths are those of Siddon (Med. Phys. 12:252, 1985), found without his sorting: a ray that is steep in a row
-    touches at most two pixels of that row (and likewise for columns), so each row splits at most once.
-    """
-    height, width = image_shape
+    """Matrix ``(n_views * n_detectors, H * W)`` of a fan beam: :func:`ray_matrix` of :func:`fan_beam_rays`."""
     sources, directions = fan_beam_rays(
         angles, n_detectors, detector_spacing, source_distance, detector_distance, n_subrays
     )
+    return ray_matrix(image_shape, pixel_spacing, sources, directions, n_subrays)
+
+
+def ray_matrix(
+    image_shape: tuple[int, int], pixel_spacing: float, points: np.ndarray, directions: np.ndarray, n_subrays: int = 1
+) -> scipy.sparse.csr_matrix:
+    """Matrix ``(n_rays / n_subrays, H * W)`` of intersection lengths in mm, averaged over the sub-rays of a cell.
+
+    The lengths are those of Siddon (Med. Phys. 12:252, 1985), found without his sorting: a ray that is steep in a row
+    touches at most two pixels of that row (and likewise for columns), so each row splits at most once.
+
+    Args:
+        image_shape: ``(H, W)`` pixels, centred on the origin; columns along +x, rows along -y.
+        pixel_spacing: side of a pixel in mm.
+        points: a point of each ray as ``(x, y)`` in mm, broadcastable to ``directions``.
+        directions: ``(..., 2)``, not zero, of any length; the rays of one cell are neighbours. Rays are lines without
+            ends.
+        n_subrays: rays of one cell.
+    """
+    height, width = image_shape
     # Pixel coordinates: column along +x, row along -y, pixel (r, c) covers [r, r + 1] x [c, c + 1].
-    start = np.broadcast_to(sources, directions.shape).reshape(-1, 2) / pixel_spacing
+    start = np.broadcast_to(points, directions.shape).reshape(-1, 2) / pixel_spacing
     slope = directions.reshape(-1, 2) / pixel_spacing
     points = np.stack((height / 2 - start[:, 1], width / 2 + start[:, 0]), axis=-1)
     steps = np.stack((-slope[:, 1], slope[:, 0]), axis=-1)
