@@ -11,7 +11,7 @@ def test_disc_chords():
     angles = np.arange(40) * (np.pi / 40)
     points, directions = parallel_rays(angles, n_bins=90, bin_spacing=1.1, offset=3.0, n_subrays=2)
     x = (np.arange(300) - 149.5) / 3
-    disc = (x[None] - 10) ** 2 + (-x[:, None] + 7) ** 2 < 20**2  # columns along +x, rows along -y: centre (10, 7)
+    disc = (x[None] - 10) ** 2 + (-x[:, None] - 7) ** 2 < 20**2  # columns along +x, rows along -y: centre (10, 7)
     sinogram = (ray_matrix((300, 300), 1 / 3, points, directions, 2) @ disc.ravel().astype(float)).reshape(40, 90)
     u = (np.arange(90) - 44.5) * 1.1 + 3
     distance = u[None] - (10 * np.cos(angles) + 7 * np.sin(angles))[:, None]
