@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from disinr_monai.case_inferer import CaseInferer
+from disinr_monai.count_model import CountModel
 from disinr_monai.errors import InputError
 from disinr_monai.losses import MeasurementLoss
 from disinr_monai.networks.hash_grid import compact_grids
@@ -40,6 +41,8 @@ class AdaptationInferer(CaseInferer):
         seed: seed of the withheld samples.
         quiet: no progress bar.
     """
+
+    takes_counts = True
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class AdaptationInferer(CaseInferer):
         operator: LinearOperator,
         measurement: Tensor,
         weights: Tensor | None = None,
+        count_model: CountModel | None = None,
     ) -> Tensor:
         """Image ``(C, *S)`` on ``points`` ``(1, D, *S)``."""
         network.set_amp(self.amp)
@@ -105,14 +109,15 @@ class AdaptationInferer(CaseInferer):
             for iteration in range(1, self.n_iterations + 1):
                 optimizer.zero_grad(set_to_none=True)
                 image = field.render(flat, prepared).t().reshape(shape)
-                loss = self.loss.one(image, operator, measurement, weights, keep)
+                loss = self.loss.one(image, operator, measurement, weights, keep, count_model)
                 loss.backward()
                 if iteration % self.check_every == 0 or iteration == self.n_iterations:
                     entry = {"iteration": iteration, "loss": float(loss.detach())}
                     bar.set_postfix(loss=f"{entry['loss']:.3g}")
                     self.history.append(entry)
                     if held is not None:  # before the step: the image belongs to the weights as they are now
-                        entry["held_out"] = self._held_out_error(image.detach(), operator, measurement, held)
+                        error = self.loss.prediction_error(image.detach(), operator, measurement, count_model)
+                        entry["held_out"] = float(error[held].mean())
                         misses += 1
                         if entry["held_out"] < best_error:
                             best, best_error, misses = [p.detach().clone() for p in parameters], entry["held_out"], 0
@@ -144,8 +149,3 @@ class AdaptationInferer(CaseInferer):
                 "early_stop: expected samples that can be withheld, found too few measured ones; turn it off"
             )
         return held
-
-    @staticmethod
-    @torch.no_grad()
-    def _held_out_error(image: Tensor, operator: LinearOperator, measurement: Tensor, held: Tensor) -> float:
-        return float((operator(image) - measurement)[held].abs().square().mean())

@@ -2,10 +2,11 @@
 
 from disinr_monai.data.acquire_ct import AcquireCT
 from disinr_monai.data.acquire_mri import AcquireMRI
+from disinr_monai.data.acquire_pet import AcquirePET
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.epoch_sampler import EpochSampler
 from disinr_monai.data.guard import Guard
 from disinr_monai.data.split import split_subjects
 from disinr_monai.distributed import shard
 
-__all__ = ["AcquireCT", "AcquireMRI", "EpochSampler", "Guard", "list_cases", "shard", "split_subjects"]
+__all__ = ["AcquireCT", "AcquireMRI", "AcquirePET", "EpochSampler", "Guard", "list_cases", "shard", "split_subjects"]

@@ -5,5 +5,6 @@ from disinr_monai.operators.fourier import MultiCoilFourier, fft2c, ifft2c
 from disinr_monai.operators.identity import Identity
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.non_cartesian import NonCartesianFourier
+from disinr_monai.operators.pet import PETProjection
 
-__all__ = ["FanBeam", "Identity", "LinearOperator", "MultiCoilFourier", "NonCartesianFourier", "fft2c", "ifft2c"]
+__all__ = ["FanBeam", "Identity", "LinearOperator", "MultiCoilFourier", "NonCartesianFourier", "PETProjection", "fft2c", "ifft2c"]

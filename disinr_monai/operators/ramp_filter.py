@@ -21,9 +21,10 @@ class RampFilter(nn.Module):
     Args:
         n_samples: length of the filtered axis.
         spacing: sample spacing :math:`τ` in mm.
+        window: ``"hann"`` lets the filter fall to 0 at the highest frequency, for noisy data.
     """
 
-    def __init__(self, n_samples: int, spacing: float) -> None:
+    def __init__(self, n_samples: int, spacing: float, window: str | None = None) -> None:
         super().__init__()
         self.n_samples = n_samples
         self.n_padded = 1 << (2 * n_samples - 1).bit_length()
@@ -32,7 +33,10 @@ class RampFilter(nn.Module):
         kernel = torch.where(n % 2 == 1, -1 / (torch.pi * n.clamp(min=1)) ** 2, 0.0)
         kernel[0] = 0.25
         # The kernel is even, so its spectrum is real.
-        self.register_buffer("response", (torch.fft.rfft(kernel).real / spacing).float(), persistent=False)
+        response = torch.fft.rfft(kernel).real / spacing
+        if window == "hann":
+            response = response * torch.cos(torch.linspace(0, torch.pi / 2, len(response), dtype=torch.float64)) ** 2
+        self.register_buffer("response", response.float(), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """Filter ``(..., n_samples)``."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from disinr_monai.operators import FanBeam, Identity, LinearOperator, MultiCoilFourier, NonCartesianFourier
+from disinr_monai.operators import FanBeam, Identity, LinearOperator, MultiCoilFourier, NonCartesianFourier, PETProjection
 
 EXAMPLE_OPERATORS: dict[type[LinearOperator], list[Callable[[], LinearOperator]]] = {}
 
@@ -100,3 +100,22 @@ def fan_beam_one_ray_per_cell() -> LinearOperator:
         detector_distance=0.0,
         n_subrays=1,
     )
+
+
+@_example(PETProjection)
+def pet_projection() -> LinearOperator:
+    return PETProjection(
+        image_shape=(5, 7),
+        pixel_spacing=1.3,
+        angles=torch.tensor([0.1, 0.9, 2.0, 2.9]),
+        n_bins=9,
+        bin_spacing=1.2,
+        bin_offset=0.3,
+        sensitivity=torch.rand((4, 9), generator=torch.Generator().manual_seed(0)) + 0.2,
+        fwhm=2.0,
+    )
+
+
+@_example(PETProjection)
+def pet_projection_without_blur() -> LinearOperator:
+    return PETProjection(image_shape=(6, 4), pixel_spacing=0.8, angles=[0.0, 1.5], n_bins=6, bin_spacing=1.0)
