@@ -20,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--modality", choices=("mri", "ct"), default="ct")
+    parser.add_argument("--modality", choices=("mri", "ct", "pet"), default="ct")
     parser.add_argument("--n_pretraining", type=int, required=True, help="number of pre-training subjects")
     parser.add_argument("--only", nargs="*", default=[], help="keep subjects whose name contains one of these")
     parser.add_argument("--test", nargs="*", default=[], help="subjects (or parts of names) that must be test subjects")

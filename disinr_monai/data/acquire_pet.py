@@ -90,7 +90,10 @@ class AcquirePET(Transform):
                 "randoms_fraction: expected less than 1 together with scatter_fraction, found "
                 f"{randoms_fraction + scatter_fraction:g}; no true counts are left"
             )
-        for key, value, known in (("scan", scan, tuple(COUNTS)), ("attenuation", attenuation, ("body", "file", "none"))):
+        for key, value, known in (
+            ("scan", scan, tuple(COUNTS)),
+            ("attenuation", attenuation, ("body", "file", "none")),
+        ):
             if value not in known:
                 raise InputError(f"{key}: expected one of {', '.join(known)}, found {value!r}")
         lengths = {"pixel_spacing": pixel_spacing, "bin_spacing": bin_spacing, "arc": arc, "blank_scale": blank_scale}
@@ -128,7 +131,9 @@ class AcquirePET(Transform):
         source = read_image(case, "pet")
         fine, fine_affine = self._fine_image(source.image, source.affine)
         if not fine.max() > 0:
-            raise InputError(f"{case_label(case)}: expected an activity above 0 in slice {case.get('slice')}, found none")
+            raise InputError(
+                f"{case_label(case)}: expected an activity above 0 in slice {case.get('slice')}, found none"
+            )
         factor = len(fine) // self.image_size
         reference, affine = block_average(fine, fine_affine, factor)
         file_spacing = float(np.linalg.norm(affine[:3, 0]))

@@ -77,7 +77,9 @@ def read_pet_sinogram(
     result = {"counts": counts, "values": values, **_corrections(path, arrays)}
     if scan == "transmission" and ("blank" not in result or not (result["blank"] > 0).all()):
         found = "none" if "blank" not in result else f"{int((result['blank'] <= 0).sum())} bins of 0 or less"
-        raise InputError(f"{path}: expected a dataset `blank` with counts of the blank scan in every bin, found {found}")
+        raise InputError(
+            f"{path}: expected a dataset `blank` with counts of the blank scan in every bin, found {found}"
+        )
     return result
 
 

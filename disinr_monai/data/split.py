@@ -21,7 +21,7 @@ def split_subjects(
 
     Args:
         dataset_dir: folder of scans.
-        modality: ``"mri"`` or ``"ct"``.
+        modality: ``"mri"``, ``"ct"`` or ``"pet"``.
         output_dir: folder of the two parts.
         n_pretraining: number of pre-training subjects, drawn at random; half of them by default.
         seed: of the draw.

@@ -7,4 +7,13 @@ from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.non_cartesian import NonCartesianFourier
 from disinr_monai.operators.pet import PETProjection
 
-__all__ = ["FanBeam", "Identity", "LinearOperator", "MultiCoilFourier", "NonCartesianFourier", "PETProjection", "fft2c", "ifft2c"]
+__all__ = [
+    "FanBeam",
+    "Identity",
+    "LinearOperator",
+    "MultiCoilFourier",
+    "NonCartesianFourier",
+    "PETProjection",
+    "fft2c",
+    "ifft2c",
+]

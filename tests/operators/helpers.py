@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 import torch
 
-from disinr_monai.operators import FanBeam, Identity, LinearOperator, MultiCoilFourier, NonCartesianFourier, PETProjection
+from disinr_monai.operators import (
+    FanBeam,
+    Identity,
+    LinearOperator,
+    MultiCoilFourier,
+    NonCartesianFourier,
+    PETProjection,
+)
 
 EXAMPLE_OPERATORS: dict[type[LinearOperator], list[Callable[[], LinearOperator]]] = {}
 
