@@ -121,15 +121,15 @@ class PoissonLoss(MeasurementLoss):
     .. math:: L(x) = \frac{1}{n} \sum_i d(y_i, \hat y_i) + \lambda\, \mathrm{TV}(x_+), \qquad
         d(y, \hat y) = \hat y - y \log \hat y - (y - y \log y), \qquad \hat y = m(A x_+)
 
-    with the case's count model :math:`m`, e.g. :math:`A x + b`. The term in brackets depends on the data only: the minimum
-    is that of :math:`\sum \hat y - y \log \hat y`, and :math:`L` is about a half where the counts are fitted up to their
-    noise.
+    with the case's count model :math:`m`, e.g. :math:`A x + b`. The term in brackets depends on the data only: the
+    minimum is that of :math:`\sum \hat y - y \log \hat y`, and :math:`L` is about a half where the counts are fitted up
+    to their noise.
 
-    The image is :math:`x_+ = \max(x, 0)`. Where :math:`x` is negative the gradient passes only if it points up: a
-    pixel that should rise can, and one that should be 0 stays there, as for a projected gradient. A softplus in the network
+    The image is :math:`x_+ = \max(x, 0)`. Where :math:`x` is negative the gradient passes only if it points up: a pixel
+    that should rise can, and one that should be 0 stays there, as for a projected gradient. A softplus in the network
     would put true zeros, most of a PET image, infinitely far away; a plain clamp would never let a pixel return. Below
-    ``floor`` times the mean count :math:`d` continues as its parabola, so that a line expected to see
-    nothing, as in the first iterations, gives a finite slope.
+    ``floor`` times the mean count :math:`d` continues as its parabola, so that a line expected to see nothing, as in
+    the first iterations, gives a finite slope.
 
     Args:
         tv_weight: :math:`\lambda`, for images of about unit size.

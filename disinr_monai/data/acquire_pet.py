@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class AcquirePET(Transform):
         randoms_fraction: float = 0.2,
         scatter_fraction: float = 0.2,
         attenuation: str = "body",
-        sinogram_axes: str | None = None,
+        sinogram_axes: str | Sequence[str] | None = None,
         blank_scale: float | None = None,
         precorrected: bool = False,
         seed: int = 0,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ _NIFTI = (".nii", ".nii.gz")
 
 
 def list_cases(
-    dataset_dir: str | Path, modality: str, slices_per_subject: int = 4, sinogram_axes: str | None = None
+    dataset_dir: str | Path,
+    modality: str,
+    slices_per_subject: int = 4,
+    sinogram_axes: str | Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Every case of one modality in a file or, recursively, in a folder, in a fixed order.
 
@@ -98,7 +102,9 @@ def _find_files(root: Path) -> list[Path]:
     return files
 
 
-def _inspect(file: Path, modality: str, n_wanted: int, axes: str | None) -> tuple[str, list[int | None]]:
+def _inspect(
+    file: Path, modality: str, n_wanted: int, axes: str | Sequence[str] | None
+) -> tuple[str, list[int | None]]:
     """Kind and slices of one file; no slices if it holds a measurement of another modality."""
     if _extension(file) in _NIFTI:
         return "image", _slices(nifti_slices(file), modality, n_wanted)

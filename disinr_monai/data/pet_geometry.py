@@ -81,9 +81,8 @@ def _length(
     value = np.asarray(file[key])
     number = float(value.reshape(-1)[0]) if value.size == 1 and value.dtype.kind in "iuf" else math.nan
     if not math.isfinite(number) or (number <= 0 if lowest is None else number < lowest):
-        raise InputError(
-            f"{path}: `{key}` must be one {'positive ' if lowest is None else ''}number, found {file[key]}"
-        )
+        kind = "positive number" if lowest is None else "number"
+        raise InputError(f"{path}: `{key}` must be one {kind}, found {file[key]}")
     return number
 
 

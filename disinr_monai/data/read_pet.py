@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ _EXTRAS = ("attenuation_factors", "attenuation", "efficiencies", "background", "
 _DEFAULT_AXES = {2: "view,bin", 3: "plane,view,bin"}
 
 
-def pet_planes(path: str | Path, axes: str | None = None) -> list[int | None]:
+def pet_planes(path: str | Path, axes: str | Sequence[str] | None = None) -> list[int | None]:
     """Plane numbers of a file, ``[None]`` for a 2-D sinogram.
 
     Raises:
@@ -36,7 +37,7 @@ def pet_planes(path: str | Path, axes: str | None = None) -> list[int | None]:
 
 
 def read_pet_sinogram(
-    path: str | Path, *, scan: str = "emission", plane: int | None = None, axes: str | None = None
+    path: str | Path, *, scan: str = "emission", plane: int | None = None, axes: str | Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Read one plane of a PET sinogram.
 
@@ -83,11 +84,15 @@ def read_pet_sinogram(
     return result
 
 
-def _axes_of(path: str | Path, file: Any, key: str, shape: tuple[int, ...], axes: str | None) -> list[str]:
+def _axes_of(
+    path: str | Path, file: Any, key: str, shape: tuple[int, ...], axes: str | Sequence[str] | None
+) -> list[str]:
     if len(shape) not in _DEFAULT_AXES:
         raise InputError(f"{path}: `{key}` must have shape (view, bin) or (plane, view, bin), found {tuple(shape)}")
     if 0 in shape:
         raise InputError(f"{path}: `{key}` must hold counts, found shape {tuple(shape)}")
+    if isinstance(axes, (list, tuple)):  # what the command line makes of a,b
+        axes = ",".join(map(str, axes))
     text = axes or file[key].attrs.get("axes", file.attrs.get("axes", _DEFAULT_AXES[len(shape)]))
     order = [part.strip() for part in str(text.decode() if isinstance(text, bytes) else text).split(",")]
     if sorted(order) != sorted(_DEFAULT_AXES[len(shape)].split(",")):

@@ -28,8 +28,8 @@ class PETProjection(LinearOperator):
     (:class:`disinr_monai.count_model.EmissionCounts`).
 
     The lines are those of :func:`disinr_monai.operators.parallel_rays.parallel_rays` (ASTRA's ``parallel``): columns of
-    the image run along :math:`+x`, rows along :math:`-y`, at angle 0 bins count from left to right. Image ``(1, H, W)``,
-    sinogram ``(1, n_views, n_bins)``. The matrix of intersection lengths is kept in memory and on disk.
+    the image run along :math:`+x`, rows along :math:`-y`, at angle 0 bins count from left to right. Image
+    ``(1, H, W)``, sinogram ``(1, n_views, n_bins)``. The matrix of intersection lengths is kept in memory and on disk.
 
     Args:
         image_shape: ``(H, W)`` pixels.

@@ -106,10 +106,10 @@ def test_sinogram_file_as_it_is(write_hdf5):
     assert "reference" not in case
 
 
-@pytest.mark.parametrize("axes", ["view,plane,bin", "bin,view,plane"])
+@pytest.mark.parametrize("axes", ["view,plane,bin", ("bin", "view", "plane")])
 def test_planes_and_axes(write_hdf5, axes):
     stack = np.random.default_rng(0).poisson(9, (3, 30, 24)).astype(np.float32)
-    order = [("plane", "view", "bin").index(name) for name in axes.split(",")]
+    order = [("plane", "view", "bin").index(name) for name in (axes if isinstance(axes, tuple) else axes.split(","))]
     path = write_hdf5(sinogram=stack.transpose(order), attributes={"bin_spacing": 4.0})
     cases = measured(path, sinogram_axes=axes)
     assert len(cases) == 3
