@@ -26,8 +26,8 @@ class MLEM(ClassicalMethod):
     Args:
         n_iterations: passes over all views.
         n_subsets: parts of the views; the nearest smaller number that divides their number is taken.
-        tv_weight: :math:`λ` over the largest sensitivity of a pixel, :math:`\max A^T 1`, for an image of about 1: it
-            then means the same for every number of counts and views.
+        tv_weight: :math:`λ / \sqrt{\max A^T 1}`, for an image of about 1. A pixel of value 1 has a noise of about
+            :math:`1 / \sqrt{A^T 1}`, so the same number suits few and many counts.
         n_prox_iterations: dual steps of each TV step.
     """
 
@@ -67,6 +67,7 @@ class MLEM(ClassicalMethod):
         order = sorted(range(len(parts)), key=lambda i: (i * 0.6180339887) % 1.0)  # neighbours far apart in angle
         steps = [(part, select(measurement), model.part(select)) for part, select in (parts[i] for i in order)]
         sums = [part.adjoint(torch.ones_like(y)) for part, y, _ in steps]
+        tv_weight = self.tv_weight * float(torch.stack(sums).sum(0).max()) ** 0.5 / len(steps)
         seen = torch.stack(sums).amin(0) > 1e-4 * torch.stack(sums).max()
         image = torch.where(seen, 1.0, 0.0)
         prox = TotalVariationProx(operator.domain_shape, image, non_negative=True) if self.tv_weight > 0 else None
@@ -78,5 +79,5 @@ class MLEM(ClassicalMethod):
                 if prox is not None:
                     metric = total / image.clamp(min=1e-3 * float(image.max()))
                     prox.set_metric(metric.clamp(min=1e-6 * float(metric.max())))
-                    image = prox(image, self.tv_weight * float(total.max()), self.n_prox_iterations)
+                    image = prox(image, tv_weight, self.n_prox_iterations)
         return image

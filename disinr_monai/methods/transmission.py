@@ -22,8 +22,8 @@ class SeparableSurrogates(ClassicalMethod):
 
     Args:
         n_iterations: number of iterations.
-        tv_weight: of the total variation, over the largest entry of the first metric :math:`A^T (κ \odot A 1)`, for an
-            image of about 1.
+        tv_weight: of the total variation, over the root of the largest entry of the first :math:`A^T (κ \odot A 1)`,
+            for an image of about 1.
         n_prox_iterations: dual steps of each TV step.
     """
 
@@ -66,7 +66,7 @@ class SeparableSurrogates(ClassicalMethod):
             if prox is None:
                 image = image.clamp(min=0)
             else:
-                unit = float(metric.max()) if unit is None else unit
+                unit = float(metric.max()) ** 0.5 if unit is None else unit
                 prox.set_metric(metric)
                 image = prox(image, self.tv_weight * unit, self.n_prox_iterations)
         return image
