@@ -202,8 +202,10 @@ class AcquirePET(Transform):
                 "already taken off?); give --precorrected true to clip them at 0"
             )
         counts = counts.clamp(min=0)
-        geometry, affine, assumed = pet_geometry(path, file["values"], counts.shape[1:], self.geometry)
-        if assumed:
+        # A transmission scan is not blurred in image space; what smears its counts is not modelled.
+        options = {**self.geometry, "fwhm": 0.0} if self.scan == "transmission" else self.geometry
+        geometry, affine, assumed = pet_geometry(path, file["values"], counts.shape[1:], options)
+        if assumed and not case.get("slice"):  # once a file
             logger.warning("%s: not in the file, assumed: %s", path, ", ".join(assumed))
         background = torch.from_numpy(file["background"])[None] if "background" in file else None
         info = {

@@ -122,7 +122,7 @@ def _plane_of(
     array = np.broadcast_to(array.astype(np.float32), flat_shape)
     if not np.isfinite(array).all():
         raise InputError(f"{path}: `{key}` must be finite, found {int((~np.isfinite(array)).sum())} NaN or infinite")
-    return np.ascontiguousarray(array if flat_order == ["view", "bin"] else array.T)
+    return np.array(array if flat_order == ["view", "bin"] else array.T, order="C")
 
 
 def _corrections(path: str | Path, arrays: dict[str, NDArray]) -> dict[str, NDArray[np.float32]]:

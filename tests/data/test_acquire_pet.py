@@ -31,12 +31,12 @@ def measured(path, **options) -> list[dict]:
 
 def test_simulated_scan_is_what_it_says(write_nifti):
     path = write_nifti(activity(), AFFINE)
-    case, again, other = (measured(path, **SMALL, seed=seed)[0] for seed in (0, 0, 1))
+    case, again, other = (measured(path, **SMALL | {"counts": 5e4}, seed=seed)[0] for seed in (0, 0, 1))
     assert torch.equal(case["measurement"], again["measurement"])
     assert not torch.equal(case["measurement"], other["measurement"])
-    assert float(case["measurement"].sum()) == pytest.approx(2e5, rel=0.02)
+    assert float(case["measurement"].sum()) == pytest.approx(5e4, rel=0.03)
     assert torch.equal(case["measurement"], case["measurement"].round())
-    share = float(case["count_model"].background.sum()) / 2e5
+    share = float(case["count_model"].background.sum()) / 5e4
     assert share == pytest.approx(0.4, rel=1e-3)
     # The operator that inverts it expects the same counts, although another, finer one made them.
     expected = case["count_model"].expected(case["operator"](case["reference"]))
@@ -129,7 +129,7 @@ def test_planes_and_axes(write_hdf5, axes):
         ({"datasets": {"background": np.full((30, 24), -1.0)}}, "must not be negative"),
         ({"datasets": {"attenuation_factors": np.full((30, 24), 7.0)}}, "between 0 and 1"),
         ({"datasets": {"randoms": np.ones((30, 24))}}, "found both"),
-        ({"datasets": {"background": np.full((30, 24), 1e6)}}, None),
+        ({"datasets": {"background": np.full((30, 24), 1e6)}}, "above the background"),
         ({"datasets": {"angles": np.arange(30.0)}}, "radians"),
         ({"datasets": {"angles": np.arange(29.0)}}, "30 finite angles"),
         ({"bin_spacing": -1.0}, "`bin_spacing` must be"),
@@ -141,9 +141,6 @@ def test_planes_and_axes(write_hdf5, axes):
 )
 def test_bad_sinogram_files_are_named(write_hdf5, change, message):
     path = emission_file(write_hdf5, **change)
-    if message is None:  # nothing above the background: an image of nothing
-        measured(path)
-        return
     with pytest.raises(InputError, match=message) as caught:
         measured(path)
     assert "\n" not in str(caught.value)
