@@ -203,3 +203,11 @@ def test_real_precorrected_sinogram(real_data):
     rows, columns = np.indices(image.shape) - 37.0
     outside = torch.from_numpy(np.hypot(rows, columns) > 36)
     assert float(image[outside].mean()) < 0.2 * float(image[~outside].mean())
+
+
+def test_pet_dicom_in_its_units(write_dicom):
+    path = write_dicom(pixels=activity()[..., 0].astype(np.int16), Modality="PT", RescaleSlope=2, RescaleIntercept=0)
+    (case,) = measured(path, **SMALL)
+    assert case["info"]["format"] == "dicom"
+    assert case["output_scale"] == pytest.approx(10000, rel=0.05)
+    assert case["subject"].startswith("patient-")
