@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from disinr_monai.case_inferer import CaseInferer
+from disinr_monai.count_model import CountModel
 from disinr_monai.errors import InputError
 from disinr_monai.losses import MeasurementLoss
 from disinr_monai.networks.hash_grid import compact_grids, expand_grids
@@ -42,6 +43,8 @@ class AdaptationInferer(CaseInferer):
         seed: seed of the withheld samples.
         quiet: no progress bar, no progress lines.
     """
+
+    takes_counts = True
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class AdaptationInferer(CaseInferer):
         operator: LinearOperator,
         measurement: Tensor,
         weights: Tensor | None = None,
+        count_model: CountModel | None = None,
     ) -> Tensor:
         """Image ``(C, *S)`` on ``points`` ``(1, D, *S)``."""
         network.set_amp(self.amp)
@@ -114,7 +118,7 @@ class AdaptationInferer(CaseInferer):
                 optimizer.zero_grad(set_to_none=True)
                 if whole:
                     image = field.render(flat, prepared).t().reshape(shape)
-                    loss = self.loss.one(image, operator, measurement, weights, keep)
+                    loss = self.loss.one(image, operator, measurement, weights, keep, count_model)
                 else:
                     part = operator.draw(generator, kept)
                     image = _values(field, part, grid)
@@ -128,7 +132,11 @@ class AdaptationInferer(CaseInferer):
                     self.history.append(entry)
                     if held is not None:  # before the step: the image belongs to the weights as they are now
                         entry["held_out"] = (
-                            self._held_out_error(image.detach(), operator, measurement, held)
+                            float(
+                                self.loss.prediction_error(image.detach(), operator, measurement, count_model)[
+                                    held
+                                ].mean()
+                            )
                             if whole
                             else self._part_error(field, held_part, grid, measurement)
                         )
@@ -173,11 +181,6 @@ class AdaptationInferer(CaseInferer):
     @torch.no_grad()
     def _part_error(field: nn.Module, part: Part, grid: Tensor, measurement: Tensor) -> float:
         return float((part.operator(_values(field, part, grid)) - part.select(measurement)).abs().square().mean())
-
-    @staticmethod
-    @torch.no_grad()
-    def _held_out_error(image: Tensor, operator: LinearOperator, measurement: Tensor, held: Tensor) -> float:
-        return float((operator(image) - measurement)[held].abs().square().mean())
 
 
 def _values(field: nn.Module, part: Part, grid: Tensor) -> Tensor:

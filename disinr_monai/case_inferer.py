@@ -21,8 +21,13 @@ class CaseInferer(Inferer):
     leaves the reason in ``case["error"]``: the other scans of the batch go on, and the handler that writes the results
     reports it.
 
+    A case of counts has a ``count_model`` (:mod:`disinr_monai.count_model`). A method with ``takes_counts`` is given it
+    as a keyword; any other gets the measurement that the model has corrected.
+
     After a call, ``iterations_run`` holds the number of iterations and ``history`` what was recorded.
     """
+
+    takes_counts = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,10 +42,14 @@ class CaseInferer(Inferer):
         self.iterations_run, self.history, self.case_name = 0, [], str(case["name"])
         if "error" in case:
             return None
+        measured = {key: case.get(key) for key in ("operator", "measurement", "weights")}
+        count_model = case.get("count_model")
+        if count_model is not None and self.takes_counts:
+            measured["count_model"] = count_model
+        elif count_model is not None:
+            measured["measurement"] = count_model.corrected(case["measurement"])
         try:
-            image = self.reconstruct(
-                inputs, network, operator=case["operator"], measurement=case["measurement"], weights=case.get("weights")
-            )
+            image = self.reconstruct(inputs, network, **measured)
         except (InputError, ValueError, RuntimeError) as error:
             case["error"] = f"{case['name']}: {error}"
             return None

@@ -219,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("quality", help="PSNR, SSIM, NRMSE and time of several methods")
-    command.add_argument("--task", choices=("mri", "ct", "volume"), required=True)
+    command.add_argument("--task", choices=("mri", "ct", "pet", "volume"), required=True)
     command.add_argument("--dataset_dir", required=True)
     command.add_argument("--checkpoint", help="of disinr; default: the checkpoint shipped for the task")
     command.add_argument("--checkpoints", default="", help="of other methods: strainer=PATH,meta=PATH")

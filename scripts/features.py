@@ -34,7 +34,7 @@ def principal_colours(features: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=("mri", "ct"), required=True)
+    parser.add_argument("--task", choices=("mri", "ct", "pet"), required=True)
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--output", default="features.png")
     arguments, rest = parser.parse_known_args()

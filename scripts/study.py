@@ -29,6 +29,7 @@ from disinr_monai.results import write_results
 
 # The paper's comparison: no noise, no regulariser.
 PAPER = {"ct": {"photons": 0, "tv_weight": 0.0}, "mri": {"noise_std": 0.0, "tv_weight": 0.0}}
+PAPER["pet"] = {"tv_weight": 0.0}  # counts without noise are no counts
 PATTERNS = {
     "uniform AF 6": {"pattern": "uniform", "acceleration": 6},
     "radial AF 10": {"pattern": "radial", "acceleration": 10},
@@ -105,7 +106,7 @@ def masks(study: Study) -> None:
 
 
 def shift(study: Study) -> None:
-    classical = ("tv", "fbp") if study.task == "ct" else ("tv", "sense")
+    classical = ("tv", "sense") if study.task == "mri" else ("tv", "fbp")
     for method in ("disinr_paper", "strainer", "meta", "ngp", *classical):
         study.add(method, method)
     study.add("disinr (shipped checkpoint)", "disinr")

@@ -27,6 +27,11 @@ SPACES: dict[str, dict[str, dict[str, tuple[str, float, float]]]] = {
         "tv": {"classical#tv#tv_weight": ("log", 0.1, 10.0)},
         "sirt": {"classical#sirt#n_iterations": ("int_log", 10, 400)},
     },
+    "pet": {
+        "mlem": {"classical#mlem#n_iterations": ("int_log", 5, 100)},
+        "osem": {"classical#osem#n_iterations": ("int_log", 1, 10)},
+        "tv": {"classical#tv#tv_weight": ("log", 1e-3, 1.0)},
+    },
     "mri": {
         "tv": {"classical#tv#tv_weight": ("log", 1e-4, 1e-2)},
         "sense": {"classical#sense#n_iterations": ("int_log", 3, 100), "classical#sense#l2_weight": ("log", 1e-4, 1.0)},

@@ -18,12 +18,13 @@ from tests.conftest import ROOT
 
 CONFIGS = ROOT / "configs"
 PHASES = ("train", "inference", "evaluate")
-MODALITIES = ("mri", "ct")
+MODALITIES = ("mri", "ct", "pet")
+WITH_PRIOR = ("mri", "ct")  # the learned prior has no likelihood of counts
 BACKBONES = ("siren", "nerf")
-SCRATCH = {"mri": ("ngp", "imjense"), "ct": ("ngp",)}
+SCRATCH = {"mri": ("ngp", "imjense"), "ct": ("ngp",), "pet": ("ngp",)}
 PRETRAINED = ("strainer", "meta")
 METHODS = ("ngp", "imjense", "disinr_paper", *PRETRAINED)
-OTHER = ("prior", "quick", "multi_gpu_train", "metadata", "volume")  # volume: tests/test_volume.py
+OTHER = ("prior", "transmission", "quick", "multi_gpu_train", "metadata", "volume")  # volume: tests/test_volume.py
 RUN_ID = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
 TINY = {"image_size": 32, "slices_per_subject": 1, "n_views": 12, "acs": 12, "acceleration": 2, "n_detectors": 64}
 TINY |= {"detector_spacing": 12.0, "pixel_spacing": 8.0}
@@ -122,7 +123,7 @@ def test_reconstruction_writes_what_it_promises(trained, phantoms, tmp_path, mod
 def with_prior(trained, phantoms, tmp_path_factory):
     """The pairs of `trained` with a learned prior beside them."""
     folders = {}
-    for modality in MODALITIES:
+    for modality in WITH_PRIOR:
         out = tmp_path_factory.mktemp(f"{modality}-prior")
         options = {"checkpoint": str(trained[modality, None] / "model.pt"), "n_splits": 1, "max_epochs": 1}
         if modality == "ct":
@@ -132,7 +133,7 @@ def with_prior(trained, phantoms, tmp_path_factory):
     return folders
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("modality", WITH_PRIOR)
 def test_prior_is_trained_beside_the_pair_it_was_given(trained, with_prior, modality):
     pair, both = (
         torch.load(folder / "model.pt", weights_only=True)["model"]
@@ -159,7 +160,7 @@ def test_prior_is_not_used_with_another_start(with_prior, phantoms, tmp_path):
 
 
 @pytest.mark.parametrize("overlays", [[], ["disinr_paper"]])
-@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("modality", WITH_PRIOR)
 def test_inference_uses_the_prior_where_there_is_one(with_prior, phantoms, tmp_path, modality, overlays):
     run("inference", overlays, modality, phantoms, tmp_path, checkpoint=str(with_prior[modality] / "model.pt"))
     check_outputs(tmp_path, phantoms, modality, "inference", overlays[0] if overlays else "disinr")

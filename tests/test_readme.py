@@ -17,8 +17,9 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from disinr_monai.data import AcquireCT, AcquireMRI, list_cases
+from disinr_monai.data import AcquireCT, AcquireMRI, AcquirePET, list_cases
 from disinr_monai.data.phantoms import write_phantoms
+from disinr_monai.methods import MLEM
 from disinr_monai.networks import DisINR
 from tests.conftest import ROOT
 from tests.networks import test_contract as encoder_contract
@@ -100,8 +101,8 @@ def test_readme_keeps_the_markers_of_the_generated_table():
     assert text.index("<!-- results:start -->") < text.index("<!-- results:end -->")
 
 
-def documented_keys() -> dict[str, tuple[str, str]]:
-    """Key to (section, default) from the tables of docs/configs.md that have a default column."""
+def documented_keys() -> dict[str, dict[str, str]]:
+    """Key to default by section, from the tables of docs/configs.md that have a default column."""
     found, section, has_default = {}, "", False
     for line in (ROOT / "docs" / "configs.md").read_text().splitlines():
         if line.startswith("## "):
@@ -110,11 +111,11 @@ def documented_keys() -> dict[str, tuple[str, str]]:
             has_default = True
         elif has_default and line.startswith("| `"):
             key, default = (cell.strip() for cell in line.split("|")[1:3])
-            found[key.strip("`")] = (section, default)
+            found.setdefault(key.strip("`"), {})[section] = default
     return found
 
 
-@pytest.mark.parametrize("name", [*PHASES, "ct"])
+@pytest.mark.parametrize("name", [*PHASES, "ct", "pet"])
 def test_config_page_has_every_simple_key_with_its_default(name):
     config = json.loads((ROOT / "configs" / f"{name}.json").read_text())
     documented = documented_keys()
@@ -122,8 +123,8 @@ def test_config_page_has_every_simple_key_with_its_default(name):
         if isinstance(value, (dict, list)) or (isinstance(value, str) and value[:1] in ("$", "@", "%")):
             continue
         assert key in documented, f"docs/configs.md: {key} of configs/{name}.json is missing"
-        section, default = documented[key]
-        if name != "ct" or section.startswith("## CT"):
+        own = [text for section, text in documented[key].items() if section.startswith(f"## {name.upper()}")]
+        for default in own if name in ("ct", "pet") else list(documented[key].values())[:1]:
             assert f"`{json.dumps(value)}`" in default, f"docs/configs.md: default of {key}"
 
 
@@ -136,6 +137,16 @@ def test_sinogram_example(tmp_path, monkeypatch):
     # Pixels of 2 mm, centre at 39.5: the insert is 25 mm to the right and 10 mm up.
     water, insert, air = image[38:42, 28:32].mean(), image[33:37, 51:54].mean(), image[2:6, 2:6].mean()
     np.testing.assert_allclose([1200 * float(v) - 1000 for v in (water, insert, air)], [0, 200, -1000], atol=60)
+
+
+def test_pet_example(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(block("bring-your-own-data.md", "pet.py"), {"__name__": "example"})
+    (case,) = list_cases(tmp_path / "pet.h5", "pet")
+    image = MLEM(n_iterations=2, n_subsets=8)(None, None, case=AcquirePET()(case))[0, 0]
+    # Pixels of 4 mm, centre at 47.5: the hot disc is 50 mm to the right and 30 mm up.
+    warm, hot, air = image[46:50, 30:34].mean(), image[38:42, 58:62].mean(), image[2:6, 2:6].mean()
+    np.testing.assert_allclose([float(hot / warm), float(air / warm)], [5, 0], atol=1.0)
 
 
 def test_radial_example(tmp_path, monkeypatch):

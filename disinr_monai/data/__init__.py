@@ -2,6 +2,7 @@
 
 from disinr_monai.data.acquire_ct import AcquireCT
 from disinr_monai.data.acquire_mri import AcquireMRI
+from disinr_monai.data.acquire_pet import AcquirePET
 from disinr_monai.data.acquire_volume import AcquireVolume
 from disinr_monai.data.anonymize import Anonymize
 from disinr_monai.data.cases import list_cases
@@ -13,6 +14,7 @@ from disinr_monai.distributed import shard
 __all__ = [
     "AcquireCT",
     "AcquireMRI",
+    "AcquirePET",
     "AcquireVolume",
     "Anonymize",
     "EpochSampler",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from disinr_monai.data.read_dicom import is_dicom, is_image, read_dicom_header, 
 from disinr_monai.data.read_image import canonical_slice_axis, nifti_slices
 from disinr_monai.data.read_kspace import kspace_summary
 from disinr_monai.data.read_nexus import count_nexus_scans, is_nexus
+from disinr_monai.data.read_pet import pet_planes
 from disinr_monai.data.read_sinogram import count_scans
 from disinr_monai.errors import InputError
 
@@ -21,7 +23,12 @@ _HDF5 = (".h5", ".hdf5", ".nxs", ".nex")
 _NIFTI = (".nii", ".nii.gz")
 
 
-def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int = 4) -> list[dict[str, Any]]:
+def list_cases(
+    dataset_dir: str | Path,
+    modality: str,
+    slices_per_subject: int = 4,
+    sinogram_axes: str | Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
     """Every case of one modality in a file or, recursively, in a folder, in a fixed order.
 
     A case has ``name`` (unique, safe as a folder name), ``subject``, ``index`` (its
@@ -38,6 +45,7 @@ def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int =
         dataset_dir: file or folder.
         modality: a key of :data:`disinr_monai.data.modalities.MODALITIES`.
         slices_per_subject: slices of a volume.
+        sinogram_axes: order of the axes of PET sinograms, for files that do not say it, e.g. ``"view,plane,bin"``.
 
     Raises:
         InputError: no such path, nothing in it, nothing of that modality, or nothing that can be read.
@@ -50,10 +58,10 @@ def list_cases(dataset_dir: str | Path, modality: str, slices_per_subject: int =
     cases: list[dict[str, Any]] = []
     failures: list[InputError] = []
     dicom = [file for file in files if _may_be_dicom(file)]
-    plain = [f for f in files if _extension(f) in (*_HDF5, *_NIFTI)]
+    plain = [f for f in files if _extension(f) in (*_HDF5, *_NIFTI) and not _is_companion(f, facts.companion)]
     for file, label, subject in _labels(plain, root):
         try:
-            kind, slices = _inspect(file, modality, slices_per_subject)
+            kind, slices = _inspect(file, modality, slices_per_subject, sinogram_axes)
         except InputError as error:
             failures.append(error)
             kind, slices = (facts.measurement if _extension(file) in _HDF5 else "image") or "image", [None]
@@ -96,7 +104,9 @@ def _find_files(root: Path) -> list[Path]:
     return files
 
 
-def _inspect(file: Path, modality: str, n_wanted: int) -> tuple[str, list[int | None]]:
+def _inspect(
+    file: Path, modality: str, n_wanted: int, axes: str | Sequence[str] | None
+) -> tuple[str, list[int | None]]:
     """Kind and slices of one file; no slices if it holds a measurement of another modality."""
     if _extension(file) in _NIFTI:
         return "image", _slices(nifti_slices(file), modality, n_wanted)
@@ -105,8 +115,11 @@ def _inspect(file: Path, modality: str, n_wanted: int) -> tuple[str, list[int | 
         keys = {"sinogram"} if is_nexus(file) else set(content)
     if kind is None:  # no raw measurement of this modality
         return "image", []
-    if kind not in keys and keys & {facts.measurement for facts in MODALITIES.values()}:
+    measured = {key for facts in MODALITIES.values() for key in (facts.measurement, *facts.also)}
+    if not keys & {kind, *MODALITIES[modality].also} and keys & measured:
         return kind, []
+    if modality == "pet":
+        return kind, pet_planes(file, axes)
     if kind == "sinogram":
         n_scans = count_nexus_scans(file) if is_nexus(file) else count_scans(file)
         return kind, [None] if n_scans == 1 else list(range(n_scans))
@@ -180,6 +193,10 @@ def _labels(files: list[Path], root: Path) -> list[tuple[Path, str, str]]:
 def _case(label: str, subject: str, path: str | list[str], index: int | None, kind: str) -> dict[str, Any]:
     name = safe_name(label if index is None else f"{label}_s{index:03d}")
     return {"name": name, "subject": safe_name(subject), "path": path, "slice": index, "kind": kind}
+
+
+def _is_companion(file: Path, ending: str | None) -> bool:
+    return ending is not None and _extension(file) in _NIFTI and _stem(file).endswith(ending)
 
 
 def _may_be_dicom(file: Path) -> bool:

@@ -25,6 +25,8 @@ class Modality:
         physical: network image ``(C, *S)`` and scale to what is saved, ``S``.
         units: of what is saved.
         white: display value shown white; None for the image's own maximum where there is no reference.
+        also: further data sets that show an HDF5 file to be of this modality.
+        companion: ending of the names of NIfTI files that belong to another file and are no scans.
         whole: a volume is one case (otherwise each of its slices is one).
     """
 
@@ -35,6 +37,8 @@ class Modality:
     physical: Callable[[Tensor, float], Tensor]
     units: str
     white: float | None = None
+    also: tuple[str, ...] = ()
+    companion: str | None = None
     whole: bool = False
 
     @property
@@ -53,6 +57,10 @@ def _window(image: Tensor, scale: float) -> Tensor:
 
 def _magnitude(image: Tensor, scale: float) -> Tensor:
     return torch.linalg.vector_norm(image, dim=0, keepdim=True) * scale
+
+
+def _not_negative(image: Tensor, scale: float) -> Tensor:
+    return image.clamp(min=0) * scale
 
 
 def _hounsfield(image: Tensor, scale: float) -> Tensor:
@@ -86,6 +94,17 @@ MODALITIES: dict[str, Modality] = {
         units="HU or source",
         white=1.0,
         whole=True,
+    ),
+    # The network's image counts as max(x, 0): see PoissonLoss.
+    "pet": Modality(
+        measurement="sinogram",
+        dicom="PT",
+        expected="PET sinogram HDF5 (.h5), NIfTI activity (.nii, .nii.gz) or PET DICOM",
+        display=_not_negative,
+        physical=lambda image, scale: _not_negative(image, scale)[0],
+        units="source",
+        also=("transmission",),
+        companion="_mumap",
     ),
 }
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from disinr_monai.errors import InputError
 
-_FIELD_OF_VIEW = {"mri": 240.0, "ct": 400.0}
+_FIELD_OF_VIEW = {"mri": 240.0, "ct": 400.0, "pet": 500.0}
 
 
 class _Canvas:
@@ -150,14 +150,42 @@ def thorax_phantom(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     return canvas.image.astype(np.float32)
 
 
+def activity_phantom(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Axial thorax as PET sees it, activity in Bq/mL, float32 ``(size, size)``; lungs, heart wall, liver, hot spots.
+
+    Args:
+        size: pixels along both sides.
+        rng: source of the subject's variation.
+    """
+
+    def vary(value: float, spread: float = 0.1) -> float:
+        return value * rng.uniform(1 - spread, 1 + spread)
+
+    canvas = _Canvas(size, 0.0)
+    width, depth = vary(0.75), vary(0.5)
+    body = canvas.ellipse(0, 0, width, depth, vary(1000))
+    for side in (-1, 1):
+        canvas.ellipse(side * 0.45 * width, 0.05, vary(0.28) * width, vary(0.6) * depth, vary(350), side * 0.1, body)
+    canvas.ellipse(0.5 * width, -0.35 * depth, vary(0.3) * width, vary(0.35) * depth, vary(2200), 0.2, body)
+    canvas.ellipse(-0.15, 0.2, vary(0.16), vary(0.12), vary(3500), 0.5, body)
+    canvas.ellipse(-0.15, 0.2, 0.09, 0.06, vary(800), 0.5, body)
+    canvas.ellipse(0, -0.7 * depth, 0.07, 0.08, vary(1800), 0, body)
+    for _ in range(4):
+        x, y = rng.uniform(-0.7, 0.7) * width, rng.uniform(-0.6, 0.6) * depth
+        radius = rng.uniform(0.02, 0.05)
+        canvas.ellipse(x, y, radius, radius, vary(6000, 0.4), 0, body)
+    return canvas.image.astype(np.float32)
+
+
 def write_phantoms(folder: str | Path, modality: str, n_subjects: int, size: int = 256, seed: int = 0) -> list[Path]:
-    """Write one 2-D phantom a subject as ``phantom-000.nii.gz`` ... in ``folder``: magnitude (MRI) or HU (CT).
+    """Write one 2-D phantom a subject as ``phantom-000.nii.gz`` ... in ``folder``: magnitude (MRI), HU (CT)
+    or activity (PET).
 
     Subject ``i`` depends on ``seed`` and ``i`` only. The arrays are in RAS order, centred on the origin.
 
     Args:
         folder: created if it is not there.
-        modality: ``"mri"`` or ``"ct"``.
+        modality: ``"mri"``, ``"ct"`` or ``"pet"``.
         n_subjects: number of files.
         size: pixels along both sides.
         seed: of the whole set.
@@ -169,7 +197,7 @@ def write_phantoms(folder: str | Path, modality: str, n_subjects: int, size: int
 
     if modality not in _FIELD_OF_VIEW:
         raise InputError(f"modality: expected one of {sorted(_FIELD_OF_VIEW)}, found {modality!r}")
-    draw = brain_phantom if modality == "mri" else thorax_phantom
+    draw = {"mri": brain_phantom, "ct": thorax_phantom, "pet": activity_phantom}[modality]
     spacing = _FIELD_OF_VIEW[modality] / size
     affine = np.diag([spacing, spacing, 5.0, 1.0])
     affine[:2, 3] = -(size - 1) / 2 * spacing

@@ -116,7 +116,11 @@ class SaveCases:
         history = list(self.inferer.history)
         images: dict[str, Tensor] = {}
         if "reference" not in case or not any(isinstance(peer, DirectInverse) for peer in self.peers.values()):
-            images["direct inverse"] = case["operator"].direct_inverse(case["measurement"])
+            direct = DirectInverse()(None, None, case=case)
+            if direct is None:
+                self._fail(f"direct inverse: {case.pop('error')}")
+            else:
+                images["direct inverse"] = direct[0]
         if "reference" in case:
             for name, peer in self.peers.items():
                 started = time.perf_counter()

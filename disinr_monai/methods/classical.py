@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from disinr_monai.case_inferer import CaseInferer
+from disinr_monai.count_model import CountModel
 from disinr_monai.operators.linear_operator import LinearOperator
 
 
@@ -22,8 +23,11 @@ class ClassicalMethod(CaseInferer):
         operator: LinearOperator,
         measurement: Tensor,
         weights: Tensor | None = None,
+        **counts: CountModel,
     ) -> Tensor:
         """Reconstruct one image ``(C, *S)`` from one measurement; ``points`` and ``network`` are ignored.
+
+        ``counts`` holds the ``count_model`` for a method with ``takes_counts`` and is empty for others.
 
         Raises:
             ValueError: measurement or weights do not have the shape of the operator's range.
@@ -36,7 +40,7 @@ class ClassicalMethod(CaseInferer):
                 )
         self.iterations_run = getattr(self, "n_iterations", 0)
         with torch.no_grad():
-            return self.solve(operator, measurement, weights)
+            return self.solve(operator, measurement, weights, **counts)
 
     @abstractmethod
     def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:

@@ -70,16 +70,9 @@ class TotalVariationProx:
         n_axes = len(shape) - 1
         self.non_negative = non_negative
         self._step: float | Tensor = 1 / (4 * n_axes)
-        self._spread = None if metric is None else 1 / metric
-        if self._spread is not None:
-            # One step for all components of a pixel's dual vector (so that the projection stays a clipping of its
-            # length), short enough for the largest entry of 1/D that its differences touch.
-            largest = self._spread.clone()
-            for axis in range(1, n_axes + 1):
-                n = shape[axis]
-                front, back = largest.narrow(axis, 0, n - 1), self._spread.narrow(axis, 1, n - 1)
-                torch.maximum(front, back, out=front)
-            self._step = self._step / largest
+        self._spread: Tensor | None = None
+        if metric is not None:
+            self.set_metric(metric)
         self._dual = like.new_zeros((n_axes, *shape))
         self._momentum = torch.zeros_like(self._dual)
         self._compiled = n_axes == 2 and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
@@ -89,6 +82,19 @@ class TotalVariationProx:
         else:
             self._next, self._slope = (torch.zeros_like(self._dual) for _ in range(2))
             self._norm = like.new_zeros(shape[1:])
+
+    def set_metric(self, metric: Tensor) -> None:
+        """Take another diagonal :math:`D`; the dual variable stays."""
+        n_axes = metric.ndim - 1
+        self._spread = 1 / metric
+        # One step for all components of a pixel's dual vector (so that the projection stays a clipping of its
+        # length), short enough for the largest entry of 1/D that its differences touch.
+        largest = self._spread.clone()
+        for axis in range(1, n_axes + 1):
+            n = metric.shape[axis]
+            front, back = largest.narrow(axis, 0, n - 1), self._spread.narrow(axis, 1, n - 1)
+            torch.maximum(front, back, out=front)
+        self._step = 1 / (4 * n_axes) / largest
 
     def __call__(self, image: Tensor, weight: float, n_iterations: int) -> Tensor:
         """The minimiser for ``b = image`` and ``λ = weight`` after ``n_iterations`` more steps."""

@@ -7,6 +7,7 @@ from disinr_monai.operators.identity import Identity
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.non_cartesian import NonCartesianFourier
 from disinr_monai.operators.parallel_beam import ParallelBeam
+from disinr_monai.operators.pet import PETProjection
 from disinr_monai.operators.samples import Samples
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "LinearOperator",
     "MultiCoilFourier",
     "NonCartesianFourier",
+    "PETProjection",
     "ParallelBeam",
     "Samples",
     "fft2c",

@@ -23,9 +23,10 @@ class RampFilter(nn.Module):
         spacing: sample spacing :math:`τ` in mm.
         angle: fan angle between two samples on a curved detector: the kernel times
             :math:`(n α / \sin n α)^2` (the same, eq. 3.79); 0 on a flat one.
+        window: ``"hann"`` lets the filter fall to 0 at the highest frequency, for noisy data.
     """
 
-    def __init__(self, n_samples: int, spacing: float, angle: float = 0.0) -> None:
+    def __init__(self, n_samples: int, spacing: float, angle: float = 0.0, window: str | None = None) -> None:
         super().__init__()
         self.n_samples = n_samples
         self.n_padded = 1 << (2 * n_samples - 1).bit_length()
@@ -38,7 +39,10 @@ class RampFilter(nn.Module):
             gamma = n.clamp(max=n_samples) * angle
             kernel = kernel / torch.sinc(gamma / torch.pi) ** 2
         # The kernel is even, so its spectrum is real.
-        self.register_buffer("response", (torch.fft.rfft(kernel).real / spacing).float(), persistent=False)
+        response = torch.fft.rfft(kernel).real / spacing
+        if window == "hann":
+            response = response * torch.cos(torch.linspace(0, torch.pi / 2, len(response), dtype=torch.float64)) ** 2
+        self.register_buffer("response", response.float(), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """Filter ``(..., n_samples)``."""

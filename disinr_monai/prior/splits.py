@@ -15,6 +15,7 @@ from monai.transforms import RandomizableTransform, Transform
 from torch import Tensor
 
 from disinr_monai.data.naming import case_seed
+from disinr_monai.errors import InputError
 from disinr_monai.methods.total_variation import tempered
 from disinr_monai.operators import LinearOperator
 from disinr_monai.operators.matrix_cache import default_cache_dir, prune
@@ -62,7 +63,15 @@ class SplitScan(Transform):
         self.prior, self.n_splits, self.seed = prior, n_splits, seed
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        """The case with ``splits``, a list of dictionaries; points, references and the like are left behind."""
+        """The case with ``splits``, a list of dictionaries; points, references and the like are left behind.
+
+        Raises:
+            InputError: the case holds counts.
+        """
+        if "count_model" in case:
+            raise InputError(
+                f"{case['name']}: the learned prior has no likelihood of counts (PET); leave configs/prior.json out"
+            )
         result = {
             key: case[key] for key in ("name", "subject", "index", "operator", "measurement", "weights") if key in case
         }

@@ -15,6 +15,7 @@ from disinr_monai.operators import (
     MultiCoilFourier,
     NonCartesianFourier,
     ParallelBeam,
+    PETProjection,
     Samples,
 )
 
@@ -179,3 +180,22 @@ def every_voxel() -> LinearOperator:
 @_example(Samples)
 def some_pixels_of_two_channels() -> LinearOperator:
     return Samples((2, 5, 7), torch.tensor([0, 3, 4, 11, 30, 34]))
+
+
+@_example(PETProjection)
+def pet_projection() -> LinearOperator:
+    return PETProjection(
+        image_shape=(5, 7),
+        pixel_spacing=1.3,
+        angles=torch.tensor([0.1, 0.9, 2.0, 2.9]),
+        n_bins=9,
+        bin_spacing=1.2,
+        bin_offset=0.3,
+        sensitivity=torch.rand((4, 9), generator=torch.Generator().manual_seed(0)) + 0.2,
+        fwhm=2.0,
+    )
+
+
+@_example(PETProjection)
+def pet_projection_without_blur() -> LinearOperator:
+    return PETProjection(image_shape=(6, 4), pixel_spacing=0.8, angles=[0.0, 1.5], n_bins=6, bin_spacing=1.0)
