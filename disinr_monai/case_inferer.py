@@ -7,6 +7,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+from disinr_monai.crop import crop_image
 from disinr_monai.errors import InputError
 
 
@@ -16,6 +17,8 @@ class CaseInferer(Inferer):
     A case that could not be read, or whose reconstruction fails in a way a user can understand, gives ``None`` and
     leaves the reason in ``case["error"]``: the other scans of the batch go on, and the handler that writes the results
     reports it.
+
+    Of a scan with a larger field of view than is wanted (``case["crop"]``) the centre is returned.
 
     After a call, ``iterations_run`` holds the number of iterations and ``history`` what was recorded.
     """
@@ -42,7 +45,7 @@ class CaseInferer(Inferer):
         if not bool(torch.isfinite(image).all()):
             case["error"] = f"{case['name']}: the reconstruction is not finite; lower the learning rate or turn amp off"
             return None
-        return image.unsqueeze(0)
+        return crop_image(image, case.get("crop")).unsqueeze(0)
 
     @abstractmethod
     def reconstruct(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from disinr_monai.data.hdf5 import open_hdf5
+from disinr_monai.data.ismrmrd_scan import find_ismrmrd
 from disinr_monai.data.modalities import MODALITIES, modality_of
 from disinr_monai.data.naming import safe_name, subjects_of, unique_names
 from disinr_monai.data.read_dicom import is_dicom, is_image, read_dicom_header, sort_series
@@ -100,7 +101,7 @@ def _inspect(file: Path, modality: str, n_wanted: int) -> tuple[str, list[int | 
         return "image", _slices(nifti_slices(file), modality, n_wanted)
     kind = MODALITIES[modality].measurement
     with open_hdf5(file) as content:
-        keys = set(content)
+        keys = set(content) | ({"kspace"} if find_ismrmrd(content) is not None else set())
     if kind not in keys and keys & {facts.measurement for facts in MODALITIES.values()}:
         return kind, []
     if kind != "kspace":

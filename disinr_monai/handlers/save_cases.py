@@ -92,8 +92,9 @@ class SaveCases:
         shown = {self.method: self._add_row(case, self.method, image, seconds, self.inferer)}
         panels = {}
         if "reference" not in case or not any(isinstance(peer, DirectInverse) for peer in self.peers.values()):
-            direct = case["operator"].direct_inverse(case["measurement"])
-            panels["direct inverse"] = to_display(direct, self.modality, case["image_scale"])
+            direct = DirectInverse()(None, None, case=case)
+            if direct is not None:
+                panels["direct inverse"] = to_display(direct[0], self.modality, case["image_scale"])
         if "reference" in case:
             for name, peer in self.peers.items():
                 started = time.perf_counter()

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from disinr_monai.data.read_kspace import is_fully_sampled, kspace_summary, read_kspace
+from disinr_monai.data.read_kspace import kspace_summary, read_kspace
+from disinr_monai.data.sampling import is_fully_sampled
 from disinr_monai.errors import InputError
 
 
