@@ -51,6 +51,20 @@ def check_size(dataset: Any, path: str | Path) -> None:
         )
 
 
+def check_announced(path: str | Path, n_bytes: int, compressed: bool) -> None:
+    """Refuse a file whose header announces more than it can hold, before memory is asked for.
+
+    Raises:
+        InputError: more bytes than the file has, or could have compressed.
+    """
+    held = Path(path).stat().st_size
+    if n_bytes > (max(_SMALL, _COMPRESSION * held) if compressed else held):
+        raise InputError(
+            f"{path}: expected readable voxel values, found a header that announces {n_bytes / 1e6:,.1f} MB in a file "
+            f"of {held / 1e6:,.1f} MB; copy or export it again"
+        )
+
+
 def read_array(file: Any, key: str, path: str | Path) -> NDArray:
     """A small numeric dataset as a whole.
 

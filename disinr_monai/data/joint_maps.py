@@ -8,13 +8,14 @@ from torch import Tensor
 from disinr_monai.crop import centre_block
 from disinr_monai.errors import InputError
 from disinr_monai.operators import fft2c, ifft2c
+from disinr_monai.operators.calibration import acs_size
 
 _WEIGHT, _POWER, _SCALE = 220.0, 16, 200
 _UNIT = 100.0
 _MIDDLE = 96
 
 
-def joint_maps(kspace: Tensor, mask: Tensor, n_newton: int = 11, n_cg: int = 40, name: str = "kspace") -> Tensor:
+def joint_maps(kspace: Tensor, mask: Tensor, n_newton: int = 10, n_cg: int = 40, name: str = "kspace") -> Tensor:
     r"""Coil sensitivity maps of a scan without a calibration region, estimated together with the image.
 
     .. math:: F(ρ, \hat c) = M\,\mathcal F (ρ\, c_j)_j, \qquad
@@ -40,8 +41,13 @@ def joint_maps(kspace: Tensor, mask: Tensor, n_newton: int = 11, n_cg: int = 40,
         complex64 ``(n_coils, H, W)``, root sum of squares 1, the phase relative to the strongest combination of coils.
 
     Raises:
-        InputError: the estimate is not finite.
+        InputError: not even 2 x 2 samples in the centre, without which the estimate goes astray, or it is not finite.
     """
+    if min(acs_size(mask.cpu().numpy())) < 2:
+        raise InputError(
+            f"{name}: maps: joint needs at least 2 neighbouring lines in the centre of k-space, found fewer; give "
+            "`sensitivity_maps` in the file"
+        )
     kspace, mask = kspace.to(torch.complex64), mask.to(kspace.device, torch.float32)
     if len(kspace) == 1:
         return torch.ones_like(kspace)
