@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from disinr_monai.data.hdf5 import open_hdf5
+from disinr_monai.data.hdf5 import check_size, open_hdf5, read_array
 from disinr_monai.errors import InputError
 
 _LENGTHS = ("detector_spacing", "source_distance", "detector_distance", "pixel_spacing")
+_LARGEST = 16384  # rows or columns
+_OTHERS = ("angles", "image_shape", "affine", "water_attenuation")
 WATER_ATTENUATION = 0.02
 
 
@@ -40,8 +42,11 @@ def read_sinogram(path: str | Path) -> dict[str, Any]:
                 f"{path}: `sinogram` must have shape (view, detector) or (1, view, detector), found "
                 f"{tuple(shape)}; write one file a slice"
             )
-        sinogram = np.asarray(data[()])
-        values = {**file.attrs, **data.attrs, **{k: v[()] for k, v in file.items() if k != "sinogram"}}
+        sinogram = read_array(file, "sinogram", path)
+        values = {**file.attrs, **data.attrs}
+        for key in {*_LENGTHS, *_OTHERS} & set(file):
+            check_size(file[key], path)
+            values[key] = file[key][()]
     if sinogram.dtype.kind not in "iuf":
         raise InputError(f"{path}: `sinogram` must be real, found {sinogram.dtype}")
     sinogram = sinogram.astype(np.float32).reshape(1, *shape[-2:])
@@ -57,6 +62,9 @@ def read_sinogram(path: str | Path) -> dict[str, Any]:
             f"{path}: expected the geometry {', '.join(missing)} as attribute or dataset, found only "
             f"{sorted(values) or 'none'}"
         )
+    for key in {*_LENGTHS, *_OTHERS} & set(values):
+        if np.asarray(values[key]).dtype.kind not in "iuf":
+            raise InputError(f"{path}: `{key}` must hold numbers, found {values[key]!r:.60}")
     return {"sinogram": sinogram, **_checked_geometry(values, sinogram.shape[1], path)}
 
 
@@ -72,9 +80,10 @@ def _checked_geometry(values: dict[str, Any], n_views: int, path: str | Path) ->
         raise InputError(f"{path}: `angles` must hold {n_views} finite angles (rad), one a view, found {len(angles)}")
     if np.ptp(angles) > 4 * np.pi + 1e-3:
         raise InputError(f"{path}: `angles` must be in radians, found a range of {np.ptp(angles):g}; convert them")
-    image_shape = [int(n) for n in np.asarray(values["image_shape"]).reshape(-1)]
-    if len(image_shape) != 2 or min(image_shape) < 2:
+    image_shape = np.asarray(values["image_shape"]).reshape(-1)
+    if image_shape.shape != (2,) or not (image_shape >= 2).all() or not (image_shape <= _LARGEST).all():
         raise InputError(f"{path}: `image_shape` must be two numbers (H, W), found {values['image_shape']}")
+    image_shape = [int(n) for n in image_shape]
     spacing = result["pixel_spacing"]
     # Without one in the file: x to the right, y to the front; rows run along -y, columns along x (docs/conventions.md).
     affine = np.diag([0.0, 0.0, 1.0, 1.0])
@@ -84,7 +93,8 @@ def _checked_geometry(values: dict[str, Any], n_views: int, path: str | Path) ->
         affine = np.asarray(values["affine"], dtype=float)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise InputError(f"{path}: `affine` must be a finite 4x4 matrix, found shape {affine.shape}")
-    water = float(np.asarray(values.get("water_attenuation", WATER_ATTENUATION)).item())
-    if not water > 0:
-        raise InputError(f"{path}: `water_attenuation` must be positive (per mm), found {water}")
+    water = np.asarray(values.get("water_attenuation", WATER_ATTENUATION), dtype=float).reshape(-1)
+    if water.shape != (1,) or not 0 < water[0] < np.inf:
+        raise InputError(f"{path}: `water_attenuation` must be one positive number (per mm), found {water}")
+    water = float(water[0])
     return {**result, "angles": angles, "image_shape": tuple(image_shape), "affine": affine, "water_attenuation": water}
