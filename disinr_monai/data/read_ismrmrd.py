@@ -152,10 +152,12 @@ def _assemble(
     complete = all(_readout(head, n_rows)[0] == slice(0, n_rows) for head in _distinct(heads))
     n_kept = scan.cut(0) if complete else n_rows
     lines, partitions = _places(scan, chosen, 0), _places(scan, chosen, 1) if volume else np.zeros(len(chosen), int)
-    grid = np.zeros((n_coils, n_kept, n_lines, n_partitions), np.complex64)
+    grid = None
     count = np.zeros((n_kept, n_lines, n_partitions), np.int32)
     at = 0
     for block, samples, _ in scan.lines(chosen):
+        if grid is None:  # not before samples of so many coils have been found
+            grid = np.zeros((n_coils, n_kept, n_lines, n_partitions), np.complex64)
         rows, taken = _readout(block[0], n_rows)
         placed = np.zeros((*samples.shape[:2], n_rows), np.complex64)
         placed[..., rows] = samples[..., taken]

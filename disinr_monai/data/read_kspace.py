@@ -144,7 +144,7 @@ def _kspace_dataset(file: Any, path: str | Path) -> Any:
     if "kspace" not in file:
         raise InputError(
             f"{path}: expected a dataset `kspace` (slice, coil, H, W) or an ISMRMRD group `dataset`, found keys "
-            f"{sorted(file) or 'none'}; rename the dataset or give a fastMRI or ISMRMRD HDF5 file"
+            f"{sorted(map(str, file)) or 'none'}; rename the dataset or give a fastMRI or ISMRMRD HDF5 file"
         )
     data = file["kspace"]
     shape = getattr(data, "shape", None)

@@ -33,7 +33,7 @@ def read_sinogram(path: str | Path) -> dict[str, Any]:
     with open_hdf5(path) as file:
         if "sinogram" not in file:
             raise InputError(
-                f"{path}: expected a dataset `sinogram` (view, detector), found keys {sorted(file) or 'none'}"
+                f"{path}: expected a dataset `sinogram` (view, detector), found keys {sorted(map(str, file)) or 'none'}"
             )
         data = file["sinogram"]
         shape = getattr(data, "shape", ())
@@ -60,7 +60,7 @@ def read_sinogram(path: str | Path) -> dict[str, Any]:
     if missing:
         raise InputError(
             f"{path}: expected the geometry {', '.join(missing)} as attribute or dataset, found only "
-            f"{sorted(values) or 'none'}"
+            f"{sorted(map(str, values)) or 'none'}"
         )
     for key in {*_LENGTHS, *_OTHERS} & set(values):
         if np.asarray(values[key]).dtype.kind not in "iuf":

@@ -141,7 +141,7 @@ def _fuzz_contents(valid, folder, name, n_examples):
                 for key, value in contents.items():
                     try:
                         _put(file, key, value)
-                    except (ValueError, TypeError):  # the members contradict each other
+                    except (ValueError, TypeError, OSError):  # the members contradict each other
                         continue
 
         check(folder, name, write)
