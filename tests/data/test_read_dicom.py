@@ -103,8 +103,10 @@ def test_transfer_syntaxes(write_dicom, tmp_path, syntax):
     if syntax == RLELossless:
         dataset.save_as(other)
     else:
-        dataset.file_meta.TransferSyntaxUID = syntax
-        dataset.save_as(other, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
+        elements, meta = {element.tag: element for element in dataset}, dataset.file_meta
+        dataset = Dataset(elements)  # pydicom does not turn the bytes of one that it has read
+        dataset.file_meta, meta.TransferSyntaxUID = meta, syntax
+        dataset.save_as(other, enforce_file_format=True)
     found = read_dicom_volume([str(other)], "ct")
     np.testing.assert_array_equal(found[0], expected)
     np.testing.assert_array_equal(found[1], affine)
