@@ -8,6 +8,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+from disinr_monai.crop import crop_image
 from disinr_monai.errors import InputError
 from disinr_monai.interpolation import interpolate
 
@@ -23,6 +24,8 @@ class CaseInferer(Inferer):
 
     A case of counts has a ``count_model`` (:mod:`disinr_monai.count_model`). A method with ``takes_counts`` is given it
     as a keyword; any other gets the measurement that the model has corrected.
+
+    Of a scan with a larger field of view than is wanted (``case["crop"]``) the centre is returned.
 
     After a call, ``iterations_run`` holds the number of iterations and ``history`` what was recorded.
     """
@@ -56,7 +59,7 @@ class CaseInferer(Inferer):
         if not bool(torch.isfinite(image).all()):
             case["error"] = f"{case['name']}: the reconstruction is not finite; lower the learning rate or turn amp off"
             return None
-        return image.unsqueeze(0)
+        return crop_image(image, case.get("crop")).unsqueeze(0)
 
     def at(self, points: Tensor, image: Tensor) -> Tensor:
         """The last image ``(C, *S)`` at other points ``(D, *T)``: linear interpolation unless a field can be asked."""

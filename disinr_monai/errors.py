@@ -5,8 +5,11 @@ class InputError(ValueError):
     """Something the user gave cannot be used.
 
     The message is one line: which file or key, what was expected, what was found, what to do. On the command line it
-    is shown without a traceback (see :func:`disinr_monai.bundle.start`).
+    is shown without a traceback (see :func:`disinr_monai.bundle.start`). Line breaks of a quoted value become spaces.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(line.strip() for line in str(message).splitlines()))
 
 
 def at_least(key: str, value: float, minimum: float) -> None:

@@ -158,6 +158,17 @@ def test_radial_example(tmp_path, monkeypatch):
     assert divmod(int(image.argmax()), 128) == (64, 64)
 
 
+def test_ismrmrd_example(tmp_path, monkeypatch):
+    pytest.importorskip("ismrmrd")
+    monkeypatch.chdir(tmp_path)
+    exec(block("bring-your-own-data.md", "ismrmrd_scan.py"), {"__name__": "example"})
+    (case,) = list_cases(tmp_path / "scan.h5", "mri")
+    measured = AcquireMRI()(case)
+    assert measured["info"]["maps"] == "espirit"
+    # The middle of the slice: 40 mm up, at the pixel where the transform has its centre.
+    np.testing.assert_allclose(measured["affine"].numpy() @ [48, 48, 0, 1], [0, 0, 40, 1], atol=1e-4)
+
+
 @pytest.fixture
 def own_code(tmp_path, monkeypatch):
     """A folder with the configs and, importable, the files that a page tells the reader to write."""

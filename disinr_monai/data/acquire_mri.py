@@ -11,10 +11,13 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
+from disinr_monai.crop import centre_block
 from disinr_monai.data.coil_maps import espirit_maps
 from disinr_monai.data.grid_centre import grid_centre
+from disinr_monai.data.joint_maps import joint_maps
 from disinr_monai.data.masks import equispaced_mask, poisson_mask, random_mask
 from disinr_monai.data.naming import case_label, case_seed
+from disinr_monai.data.oversampling import cut_affine
 from disinr_monai.data.points import voxel_centres
 from disinr_monai.data.read_image import read_image
 from disinr_monai.data.read_kspace import read_kspace
@@ -25,6 +28,7 @@ from disinr_monai.errors import InputError, at_least
 from disinr_monai.operators import LinearOperator, MultiCoilFourier, NonCartesianFourier
 from disinr_monai.operators.calibration import acs_size, density_compensation
 
+MAPS = ("espirit", "joint", "true", "file")
 PATTERNS = ("uniform", "random", "poisson", "radial")
 
 
@@ -48,10 +52,13 @@ class AcquireMRI(Transform):
         n_coils: simulated coils.
         noise_std: simulated noise relative to the root mean square of the sampled k-space.
         image_size: rows and columns of a simulated scan.
-        maps: ``"espirit"`` (from the measured centre; the file's own maps where it has them), ``"true"`` (those of the
-            simulation, or the file's own), ``"file"`` (the file must have them).
+        maps: ``"espirit"`` (from the measured centre; the file's own maps where it has them), ``"joint"``
+            (the same, but estimated together with the image, for scans without a usable centre:
+            :func:`~disinr_monai.data.joint_maps.joint_maps`), ``"true"`` (those of the simulation, or the file's own),
+            ``"file"`` (the file must have them).
         seed: of pattern, coils, phase and noise, together with the name of the case.
         pattern: ``"uniform"`` or ``"random"`` lines, ``"poisson"`` disc, ``"radial"`` at the golden angle.
+        select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file, e.g. ``{"contrast": 1}``.
     """
 
     def __init__(
@@ -61,12 +68,13 @@ class AcquireMRI(Transform):
         n_coils: int = 8,
         noise_std: float = 0.0316,
         image_size: int = 256,
-        maps: Literal["espirit", "true", "file"] = "espirit",
+        maps: Literal["espirit", "joint", "true", "file"] = "espirit",
         seed: int = 0,
         pattern: Literal["uniform", "random", "poisson", "radial"] = "uniform",
+        select: Mapping[str, int] | None = None,
     ) -> None:
-        if maps not in ("espirit", "true", "file"):
-            raise InputError(f"maps: expected espirit, true or file, found {maps!r}")
+        if maps not in MAPS:
+            raise InputError(f"maps: expected {', '.join(MAPS[:-1])} or {MAPS[-1]}, found {maps!r}")
         if pattern not in PATTERNS:
             raise InputError(f"pattern: expected {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}, found {pattern!r}")
         at_least("acceleration", acceleration, 1)
@@ -75,6 +83,7 @@ class AcquireMRI(Transform):
         at_least("image_size", image_size, 8)
         self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, acs, n_coils, pattern
         self.noise_std, self.image_size, self.maps, self.seed = noise_std, image_size, maps, seed
+        self.select = select
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a listed case into a measured one.
@@ -84,12 +93,17 @@ class AcquireMRI(Transform):
         """
         scan = self._simulated(case) if case["kind"] == "image" else self._raw(case)
         label = case_label(case)
-        operator, measurement = _operator(scan, label)
+        operator, measurement = _operator(scan, label, self.maps)
         zero_filled = torch.linalg.vector_norm(operator.adjoint(measurement), dim=0)
         scale = float(torch.quantile(zero_filled, 0.999))
         if not scale > 0:
             raise InputError(f"{label}: expected a signal in k-space, found an empty zero-filled image")
-        reference = scan["reference"]
+        reference, affine, shape = scan["reference"], scan["affine"], tuple(operator.domain_shape[1:])
+        crop = tuple(scan.get("crop", shape))
+        if crop != shape:
+            rows, columns = (centre_block(n, kept) for n, kept in zip(shape, crop, strict=True))
+            affine = cut_affine(affine, rows, columns)
+            reference = None if reference is None else reference[:, rows, columns]
         output_scale = scale if reference is None else float(reference.max())
         result = {
             "name": case["name"],
@@ -101,7 +115,7 @@ class AcquireMRI(Transform):
             "points": voxel_centres(operator.domain_shape[1:]),
             "image_scale": scale / output_scale,
             "output_scale": output_scale,
-            "affine": torch.from_numpy(np.asarray(scan["affine"], dtype=np.float64)),
+            "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
             "info": {
                 "source": Path(label).name,
                 **scan["info"],
@@ -110,6 +124,8 @@ class AcquireMRI(Transform):
                 "seed": self.seed,
             },
         }
+        if crop != shape:
+            result["crop"] = crop
         if reference is not None:
             result["reference"] = torch.from_numpy(reference / output_scale)
         return result
@@ -136,10 +152,10 @@ class AcquireMRI(Transform):
         }
 
     def _raw(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        raw = read_kspace(case["path"], case.get("slice"))
+        raw = read_kspace(case["path"], case.get("slice"), self.select)
         kspace, mask, trajectory = raw["kspace"], raw["mask"], raw["trajectory"]
         info = {**raw["info"], "simulated": False}
-        if raw["maps"] is None and self.maps != "espirit":
+        if raw["maps"] is None and self.maps in ("true", "file"):
             raise InputError(
                 f"{case['path']}: expected `sensitivity_maps` (maps = {self.maps}), found none; use maps = espirit"
             )
@@ -160,7 +176,9 @@ class AcquireMRI(Transform):
             "mask": mask,
             "trajectory": trajectory,
             "maps": raw["maps"],
+            "calibration": raw["calibration"],
             "shape": raw["shape"],
+            "crop": raw["crop"],
             "reference": reference,
             "affine": raw["affine"],
             "info": {**info, "maps": "file", "retrospective": reference is not None},
@@ -182,19 +200,32 @@ class AcquireMRI(Transform):
         return {"mask": mask}, info | {"acs": self.acs}
 
 
-def _operator(scan: dict[str, Any], label: str) -> tuple[LinearOperator, torch.Tensor]:
-    """The operator with its coil maps (those of the scan, or ESPIRiT's), and what it is to explain."""
+def _operator(scan: dict[str, Any], label: str, maps_from: str) -> tuple[LinearOperator, torch.Tensor]:
+    """The operator with its coil maps (those of the scan, or estimated ones), and what it is to explain."""
     kspace, trajectory, maps = scan["kspace"], scan.get("trajectory"), scan["maps"]
     if trajectory is None:
         kspace = kspace * scan["mask"]
-    if maps is None:
-        centre, size = (kspace, None) if trajectory is None else grid_centre(kspace, trajectory, scan["shape"])
-        size = acs_size(scan["mask"]) if size is None else (size, size)
-        scan["info"] |= {"maps": "espirit", "acs_size": list(size)}
-        maps = espirit_maps(centre, size, name=label)
-    else:
-        maps = torch.from_numpy(np.ascontiguousarray(maps))
+    maps = _estimated(scan, kspace, label, maps_from) if maps is None else torch.from_numpy(np.ascontiguousarray(maps))
     if trajectory is None:
         return MultiCoilFourier(maps, torch.from_numpy(scan["mask"])), torch.from_numpy(kspace)
     operator = NonCartesianFourier(maps, trajectory, density_compensation(trajectory))
     return operator, operator.precondition(torch.from_numpy(kspace))
+
+
+def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str) -> torch.Tensor:
+    """Coil maps from separate calibration lines, the measured centre, or together with the image."""
+    trajectory, lines = scan.get("trajectory"), scan.get("calibration")
+    if maps_from == "joint":
+        if trajectory is not None:
+            raise InputError(f"{label}: maps: joint is for Cartesian scans, found a trajectory; use maps = espirit")
+        scan["info"] |= {"maps": "joint"}
+        return joint_maps(torch.from_numpy(kspace), torch.from_numpy(scan["mask"]), name=label)
+    if lines is not None:
+        kspace, size = lines, acs_size((lines != 0).any(0))
+    elif trajectory is not None:
+        kspace, side = grid_centre(kspace, trajectory, scan["shape"])
+        size = (side, side)
+    else:
+        size = acs_size(scan["mask"])
+    scan["info"] |= {"maps": "espirit", "acs_size": list(size), "separate_calibration": lines is not None}
+    return espirit_maps(kspace, size, name=label)

@@ -1,23 +1,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from disinr_monai.data.dicom_frames import DicomFile, describe_file
 from disinr_monai.data.hdf5 import open_hdf5
+from disinr_monai.data.ismrmrd_scan import find_ismrmrd
 from disinr_monai.data.modalities import MODALITIES, modality_of
 from disinr_monai.data.naming import safe_name, subjects_of, unique_names
-from disinr_monai.data.read_dicom import is_dicom, is_image, read_dicom_header, sort_series
+from disinr_monai.data.read_dicom import is_dicom, read_dicom_header, sort_series
 from disinr_monai.data.read_image import canonical_slice_axis, nifti_slices
 from disinr_monai.data.read_kspace import kspace_summary
 from disinr_monai.data.read_nexus import count_nexus_scans, is_nexus
 from disinr_monai.data.read_pet import pet_planes
 from disinr_monai.data.read_sinogram import count_scans
 from disinr_monai.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _HDF5 = (".h5", ".hdf5", ".nxs", ".nex")
 _NIFTI = (".nii", ".nii.gz")
@@ -113,6 +118,7 @@ def _inspect(
     kind = MODALITIES[modality].measurement
     with open_hdf5(file) as content:
         keys = {"sinogram"} if is_nexus(file) else set(content)
+        keys |= {"kspace"} if find_ismrmrd(content) is not None else set()
     if kind is None:  # no raw measurement of this modality
         return "image", []
     measured = {key for facts in MODALITIES.values() for key in (facts.measurement, *facts.also)}
@@ -137,41 +143,44 @@ def _slices(n_slices: int, modality: str, n_wanted: int) -> list[int | None]:
 
 
 def _dicom_cases(files: list[Path], modality: str, n_wanted: int) -> tuple[list[dict[str, Any]], list[InputError]]:
-    cases, failures, others = [], [], []
-    series: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+    cases, failures = [], []
+    ignored: Counter[str] = Counter()
+    series: dict[str, list[tuple[str, DicomFile]]] = defaultdict(list)
+    wanted = MODALITIES[modality].dicom_names
     for file in files:
         try:
-            header = read_dicom_header(file)
+            found = describe_file(file, read_dicom_header(file))
         except InputError as error:
             failures.append(error)
             cases.append(_case(file.stem, file.stem, [str(file)], None, "image"))
             continue
-        if is_image(header) and MODALITIES[modality].takes_dicom(header.get("Modality")):
-            series[str(header.get("SeriesInstanceUID", file.parent))].append((str(file), header))
+        if MODALITIES[modality].takes_dicom(found.modality) and not found.ignored:
+            series[found.series].append((str(file), found))
         else:
-            others.append(f"{file} is {header.get('Modality', 'of unknown modality')}")
+            ignored[found.modality + (f" ({found.ignored})" if found.ignored else "")] += 1
+    contents = ", ".join(f"{count} x {what}" for what, count in ignored.items())
+    if ignored:
+        logger.info("DICOM files that are no %s images are left out: %s", wanted, contents)
     folders = [{str(Path(path).parent) for path, _ in members} for members in series.values()]
     for members, own in zip(series.values(), folders, strict=True):
         paths, folder = [path for path, _ in members], Path(members[0][0]).parent
         shared = sum(str(folder) in other for other in folders) > 1 or len(own) > 1
         label = Path(paths[0]).stem if shared and len(paths) == 1 else folder.resolve().name
         if shared and len(paths) > 1:
-            label += f"_series{members[0][1].get('SeriesNumber', '')}"
-        patient = str(members[0][1].get("PatientID", "") or "")
+            label += f"_series{members[0][1].number}"
+        patient = members[0][1].patient
         subject = "patient-" + hashlib.sha256(patient.encode()).hexdigest()[:10] if patient else label
         try:
             paths, affine, shape = sort_series(paths)
             slices = _slices(canonical_slice_axis(shape, affine)[1], modality, n_wanted)
+            logger.info("%s: DICOM series of %d files, %d images", label, len(paths), shape[2])
         except InputError as error:
             failures.append(error)
             slices = [None]
         cases += [_case(label, subject, paths, index, "image") for index in slices]
-    if not cases and others:
+    if not cases and ignored:
         failures.append(
-            InputError(
-                f"{files[0].parent}: expected DICOM images of modality {MODALITIES[modality].dicom_names}, "
-                f"found none ({others[0]})"
-            )
+            InputError(f"{files[0].parent}: expected DICOM images of modality {wanted}, found none but {contents}")
         )
     return cases, failures
 

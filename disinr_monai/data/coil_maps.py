@@ -57,7 +57,8 @@ def espirit_maps(
     if width < _MIN_ACS:
         raise InputError(
             f"{name}: coil maps need at least {_MIN_ACS} fully sampled lines in the centre of k-space (ACS), found "
-            f"{width}; give a scan with more, or a file with `sensitivity_maps`"
+            f"{width}; estimate the maps together with the image (--maps joint), or give a file with "
+            "`sensitivity_maps`"
         )
     centre = [slice(n // 2 - width // 2, n // 2 - width // 2 + width) for n in data.shape[1:]]
     calibration = np.ascontiguousarray(data[:, centre[0], centre[1]], dtype=np.complex64)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.dicom_frames import Frame, damaged, frames_of
+from disinr_monai.data.hdf5 import first_line
 from disinr_monai.data.modalities import MODALITIES
 from disinr_monai.errors import InputError
 
@@ -36,15 +38,7 @@ def read_dicom_header(path: str | Path) -> Any:
     try:
         return pydicom.dcmread(path, stop_before_pixels=True)
     except Exception as error:
-        # pydicom raises whatever the damaged element leads to.
-        raise InputError(
-            f"{path}: expected a readable DICOM file, found a damaged or different one ({_first_line(error)})"
-        ) from error
-
-
-def is_image(header: Any) -> bool:
-    """Whether a DICOM header describes an image (and not a report, a plan or a registration)."""
-    return "Rows" in header and "Columns" in header
+        raise damaged(path, error) from error  # pydicom raises whatever the damaged element leads to
 
 
 def sort_series(paths: Sequence[str]) -> tuple[list[str], NDArray[np.float64], tuple[int, int, int]]:
@@ -55,46 +49,17 @@ def sort_series(paths: Sequence[str]) -> tuple[list[str], NDArray[np.float64], t
         ``(row, column, slice)``, and its shape.
 
     Raises:
-        InputError: no image, several frames in one file, no position, mixed sizes or orientations, several images at
+        InputError: as :func:`~disinr_monai.data.dicom_frames.frames_of`; mixed sizes or orientations, several images at
             one position, missing slices.
     """
-    headers = [(str(path), read_dicom_header(path)) for path in paths]
-    for path, header in headers:
-        _check_header(path, header)
-    path, first = headers[0]
-    shape = (int(first.Rows), int(first.Columns))
-    spacing = np.asarray(first.PixelSpacing, dtype=float)
-    orientation = np.asarray(first.ImageOrientationPatient, dtype=float)
-    for other, header in headers[1:]:
-        if (int(header.Rows), int(header.Columns)) != shape:
-            raise InputError(
-                f"{other}: expected {shape[0]} x {shape[1]} pixels like the rest of its series, found "
-                f"{header.Rows} x {header.Columns}; put the series in folders of their own"
-            )
-        same = np.allclose(np.asarray(header.ImageOrientationPatient, dtype=float), orientation, atol=1e-3)
-        if not same or not np.allclose(np.asarray(header.PixelSpacing, dtype=float), spacing, rtol=1e-3):
-            raise InputError(
-                f"{other}: expected the orientation and pixel spacing of the rest of its series, found "
-                "others (a localizer?); put it in a folder of its own"
-            )
-    along_columns, along_rows = _LPS_TO_RAS @ orientation[:3], _LPS_TO_RAS @ orientation[3:]
-    normal = np.cross(along_rows, along_columns)
-    normal *= np.sign(normal[np.argmax(np.abs(normal))])
-    positions = np.stack([_LPS_TO_RAS @ np.asarray(h.ImagePositionPatient, dtype=float) for _, h in headers])
-    heights = positions @ normal
-    order = np.argsort(heights, kind="stable")
-    step = _slice_step(heights[order], first, str(Path(path).parent))
-    affine = np.eye(4)
-    # DICOM's PixelSpacing is (between rows, between columns); the first array axis steps from row to row.
-    affine[:3, 0], affine[:3, 1] = along_rows * spacing[0], along_columns * spacing[1]
-    affine[:3, 2], affine[:3, 3] = normal * step, positions[order[0]]
-    if len(order) > 1:
-        affine[:3, 2] = (positions[order[-1]] - positions[order[0]]) / (len(order) - 1)
-    return [headers[i][0] for i in order], affine, (*shape, len(order))
+    frames, affine = _sorted_frames(paths)
+    return list(dict.fromkeys(frame.path for frame in frames)), affine, (*frames[0].shape, len(frames))
 
 
 def read_dicom_volume(paths: Sequence[str], modality: str) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Read one DICOM series: values after rescale slope and intercept, ``(row, column, slice)``, and the RAS affine.
+
+    The series may be one file an image or enhanced multi-frame files; slope and intercept are those of each image.
 
     Args:
         paths: the files of one series, in any order.
@@ -104,76 +69,92 @@ def read_dicom_volume(paths: Sequence[str], modality: str) -> tuple[NDArray[np.f
     Raises:
         InputError: as :func:`sort_series`; another modality; pixels that cannot be decoded.
     """
-    ordered, affine, shape = sort_series(paths)
-    volume = np.empty(shape, dtype=np.float32)
-    for index, path in enumerate(ordered):
-        volume[..., index] = _read_pixels(path, shape[:2], modality)
+    frames, affine = _sorted_frames(paths)
+    places: dict[str, list[int]] = {}
+    for index, frame in enumerate(frames):
+        places.setdefault(frame.path, []).append(index)
+    volume = None
+    for path, indices in places.items():
+        pixels = _read_pixels(path, modality)
+        for index in indices:
+            frame = frames[index]
+            if pixels.shape[1:] != frame.shape or frame.number >= len(pixels):
+                raise InputError(
+                    f"{path}: expected {frame.shape[0]} x {frame.shape[1]} DICOM pixels, found {pixels.shape}"
+                )
+            if volume is None:  # not before one image has been decoded: a damaged header can announce anything
+                volume = np.empty((*frame.shape, len(frames)), dtype=np.float32)
+            volume[..., index] = pixels[frame.number] * frame.rescale[0] + frame.rescale[1]
     return volume, affine
 
 
-def _check_header(path: str, header: Any) -> None:
-    if not is_image(header):
-        raise InputError(
-            f"{path}: expected a DICOM image, found modality {header.get('Modality', 'unknown')} "
-            "without rows and columns"
-        )
-    if int(header.get("NumberOfFrames", 1) or 1) > 1:
-        raise InputError(
-            f"{path}: expected one image a DICOM file, found {header.NumberOfFrames} frames; convert it "
-            "to NIfTI (dcm2niix)"
-        )
-    if int(header.get("SamplesPerPixel", 1) or 1) != 1:
-        raise InputError(f"{path}: expected a grey-scale DICOM image, found {header.SamplesPerPixel} colour channels")
-    for key, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
-        value = header.get(key)
-        if value is None or len(value) != length:
+def _sorted_frames(paths: Sequence[str]) -> tuple[list[Frame], NDArray[np.float64]]:
+    frames = [frame for path in paths for frame in frames_of(path, read_dicom_header(path))]
+    first = frames[0]
+    for frame in frames[1:]:
+        if frame.shape != first.shape:
             raise InputError(
-                f"{path}: expected the DICOM attribute {key} with {length} numbers, found {value}; give "
-                "the original axial series, not a secondary capture"
+                f"{frame.path}: expected {first.shape[0]} x {first.shape[1]} pixels like the rest of its series, found "
+                f"{frame.shape[0]} x {frame.shape[1]}; put the series in folders of their own"
             )
+        same = np.allclose(frame.orientation, first.orientation, atol=1e-3)
+        if not same or not np.allclose(frame.spacing, first.spacing, rtol=1e-3):
+            raise InputError(
+                f"{frame.path}: expected the orientation and pixel spacing of the rest of its series, found "
+                "others (a localizer?); put it in a folder of its own"
+            )
+    along_columns, along_rows = _LPS_TO_RAS @ first.orientation[:3], _LPS_TO_RAS @ first.orientation[3:]
+    normal = np.cross(along_rows, along_columns)
+    normal *= np.sign(normal[np.argmax(np.abs(normal))]) / np.linalg.norm(normal)
+    positions = np.stack([_LPS_TO_RAS @ frame.position for frame in frames])
+    heights = positions @ normal
+    order = np.argsort(heights, kind="stable")
+    step = _slice_step(heights[order], first, str(Path(first.path).parent))
+    affine = np.eye(4)
+    # DICOM's PixelSpacing is (between rows, between columns); the first array axis steps from row to row.
+    affine[:3, 0], affine[:3, 1] = along_rows * first.spacing[0], along_columns * first.spacing[1]
+    affine[:3, 2], affine[:3, 3] = normal * step, positions[order[0]]
+    if len(order) > 1:
+        affine[:3, 2] = (positions[order[-1]] - positions[order[0]]) / (len(order) - 1)
+    return [frames[i] for i in order], affine
 
 
-def _slice_step(heights: NDArray, header: Any, folder: str) -> float:
+def _slice_step(heights: NDArray, frame: Frame, folder: str) -> float:
     if len(heights) == 1:
-        return float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0) or 1.0
+        return frame.thickness
     steps = np.diff(heights)
     step = float(np.sort(steps)[(len(steps) - 1) // 2])
     if steps.min() < 1e-3:
+        where = ", ".join(f"{height:.2f}" for height in np.unique(heights[:-1][steps < 1e-3].round(2))[:5])
         raise InputError(
-            f"{folder}: expected one DICOM image a slice position, found several at "
-            f"{heights[int(np.argmin(steps))]:.2f} mm (phases, echoes or copies); keep one of them"
+            f"{folder}: expected one DICOM image a slice position, found several at {where} mm (phases, echoes or "
+            "copies); keep one of them"
         )
-    if np.abs(steps - step).max() > max(_TOLERANCE * step, 0.05):
-        where = heights[int(np.argmax(np.abs(steps - step)))]
+    wrong = np.flatnonzero(np.abs(steps - step) > max(_TOLERANCE * step, 0.05))
+    if len(wrong):
+        where = ", ".join(f"{steps[i]:.2f} mm at {heights[i]:.2f} mm" for i in wrong[:5])
         raise InputError(
-            f"{folder}: expected evenly spaced DICOM slices ({step:.2f} mm), found a step of "
-            f"{steps[int(np.argmax(np.abs(steps - step)))]:.2f} mm at {where:.2f} mm; slices are missing"
+            f"{folder}: expected evenly spaced DICOM slices ({step:.2f} mm), found a step of {where}; "
+            "slices are missing"
         )
     return step
 
 
-def _read_pixels(path: str, shape: tuple[int, int], modality: str) -> NDArray[np.float32]:
+def _read_pixels(path: str, modality: str) -> NDArray[np.float32]:
+    """All frames of one file, ``(frame, row, column)``, before slope and intercept."""
     import pydicom
 
     try:
         dataset = pydicom.dcmread(path)
         found = str(dataset.get("Modality", "unknown"))
         pixels = dataset.pixel_array
-        slope = float(dataset.get("RescaleSlope", 1) or 1)
-        intercept = float(dataset.get("RescaleIntercept", 0) or 0)
     except Exception as error:
         # A missing decoder, a truncated file and a damaged element all surface as different exceptions.
         raise InputError(
-            f"{path}: expected decodable DICOM pixels, found {_first_line(error)}; decompress the series "
+            f"{path}: expected decodable DICOM pixels, found {first_line(error)}; decompress the series "
             "(for example gdcmconv --raw) or export it again"
         ) from error
     if modality in MODALITIES and not MODALITIES[modality].takes_dicom(found):
         expected = MODALITIES[modality].dicom_names
         raise InputError(f"{path}: expected a DICOM image of modality {expected}, found {found}")
-    if pixels.shape != shape:
-        raise InputError(f"{path}: expected {shape[0]} x {shape[1]} DICOM pixels, found {pixels.shape}")
-    return pixels.astype(np.float32) * slope + intercept
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return pixels.reshape(-1, *pixels.shape[-2:]).astype(np.float32)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.hdf5 import check_announced, first_line
 from disinr_monai.data.read_dicom import read_dicom_volume
 from disinr_monai.errors import InputError
 
@@ -113,7 +114,7 @@ def _open_nifti(path: str | Path) -> tuple[Any, tuple[int, int, int]]:
     except Exception as error:
         # nibabel lets struct, zlib, OS and its own errors through.
         raise InputError(
-            f"{path}: expected a readable NIfTI image, found a damaged or different file ({_first_line(error)})"
+            f"{path}: expected a readable NIfTI image, found a damaged or different file ({first_line(error)})"
         ) from error
     dtype = np.dtype(image.get_data_dtype())
     if dtype.kind not in "buif":
@@ -128,6 +129,7 @@ def _open_nifti(path: str | Path) -> tuple[Any, tuple[int, int, int]]:
         )
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
         raise InputError(f"{path}: expected an invertible affine, found {image.affine.tolist()}; repair the header")
+    check_announced(path, int(np.prod(shape, dtype=object)) * dtype.itemsize, str(path).lower().endswith(".gz"))
     return image, shape if len(shape) == 3 else (*shape, 1)
 
 
@@ -143,7 +145,7 @@ def read_nifti(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float6
     except Exception as error:
         raise InputError(
             f"{path}: expected readable voxel values, found a damaged or truncated file "
-            f"({_first_line(error)}); copy or export it again"
+            f"({first_line(error)}); copy or export it again"
         ) from error
     return canonical(volume, image.affine)
 
@@ -187,7 +189,3 @@ def _check_image(image: NDArray, label: str, index: int, modality: str) -> None:
             )
     elif high <= low:
         raise InputError(f"{label}: expected an image, found the same value {low:g} everywhere in slice {index}")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

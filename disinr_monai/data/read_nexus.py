@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from disinr_monai.data.cil_geometry import CILGeometry, convert
 from disinr_monai.data.ct_scan import checked_scan
-from disinr_monai.data.hdf5 import open_hdf5
+from disinr_monai.data.hdf5 import check_size, open_hdf5
 from disinr_monai.errors import InputError
 
 _ENTRY = "entry1/tomo_entry"
@@ -47,6 +47,7 @@ def read_nexus(
         data = _data(file, path)
         cil = _geometry(file, data, path)
         labels = _labels(data, path)
+        check_size(data, path)
         array = np.asarray(data[()])
         if "scale" in data.attrs:
             array = (array.astype(np.float32) - float(data.attrs.get("offset", 0))) / float(data.attrs["scale"])
@@ -145,6 +146,7 @@ def _geometry(file: Any, data: Any, path: str | Path) -> CILGeometry:
     def vector(name: str, *older: str, optional: bool = False) -> NDArray | None:
         for key in (name, *older):
             if f"{config}/{key}" in file:
+                check_size(file[f"{config}/{key}"], path)
                 value = np.asarray(file[f"{config}/{key}"][()], dtype=float).reshape(-1)
                 if len(value) not in (2, 3) or not np.isfinite(value).all():
                     raise InputError(f"{path}: `{config}/{key}` must be 2 or 3 finite numbers, found {value}")
@@ -166,6 +168,7 @@ def _geometry(file: Any, data: Any, path: str | Path) -> CILGeometry:
     unit = _text(angles.attrs.get("angle_unit", "degree"))
     if unit not in ("degree", "radian"):
         raise InputError(f"{path}: expected angle_unit degree or radian, found {unit!r}")
+    check_size(angles, path)
     turned = np.asarray(angles[()], dtype=float).reshape(-1) + float(angles.attrs.get("initial_angle", 0))
     size = number("pixel_size_h")
     return CILGeometry(

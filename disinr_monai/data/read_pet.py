@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from disinr_monai.data.hdf5 import open_hdf5
+from disinr_monai.data.hdf5 import check_size, open_hdf5, read_small
 from disinr_monai.errors import InputError
 
 COUNTS = {"emission": "sinogram", "transmission": "transmission"}
@@ -70,7 +70,7 @@ def read_pet_sinogram(
         order = _axes_of(path, file, key, shape, axes)
         arrays = {key: _plane_of(path, file[key], key, shape, order, plane)}
         arrays |= {k: _plane_of(path, file[k], k, shape, order, plane) for k in _EXTRAS if k in file}
-        others = {k: v[()] for k, v in file.items() if k not in arrays and k not in COUNTS.values()}
+        others = read_small(file, path, (*arrays, *COUNTS.values()))
         values = {**file.attrs, **file[key].attrs, **others}
     counts = arrays.pop(key)
     if not counts.any():
@@ -110,6 +110,8 @@ def _plane_of(
     flat_order = [axis for axis in order if axis != "plane"]
     flat_shape = tuple(n for n, axis in zip(shape, order, strict=True) if axis != "plane")
     own = getattr(data, "shape", ())
+    if hasattr(data, "nbytes"):
+        check_size(data, path)
     if own not in (shape, flat_shape, ()):
         raise InputError(f"{path}: `{key}` must have the shape {tuple(shape)} of the counts, found {tuple(own)}")
     if len(own) == 3:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from disinr_monai.data.ct_scan import checked_scan, our_names
-from disinr_monai.data.hdf5 import open_hdf5
+from disinr_monai.data.hdf5 import check_size, open_hdf5, read_small
 from disinr_monai.errors import InputError
 
 
@@ -43,8 +43,8 @@ def read_sinogram(
     """
     with open_hdf5(path) as file:
         data = _dataset(file, path)
-        values = our_names({**file.attrs, **data.attrs, **{k: v[()] for k, v in file.items() if hasattr(v, "dtype")}})
-        values.pop("sinogram")
+        values = our_names({**file.attrs, **data.attrs, **read_small(file, path, ("sinogram",))})
+        check_size(data, path)
         values |= given or {}
         n_scans = _n_scans(data.shape, values)
         if not 0 <= (index or 0) < n_scans or (index is None and n_scans > 1):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from disinr_monai.data.hdf5 import read_array
 from disinr_monai.errors import InputError
 
 
@@ -34,7 +35,7 @@ def read_trajectory(file: Any, kspace_shape: tuple[int, ...], path: str | Path) 
             f"{path}: `trajectory` must have shape {expected} (readouts, samples, 2) to match `kspace` "
             f"{tuple(kspace_shape)}, found {tuple(shape) or 'a group'}"
         )
-    trajectory = np.asarray(data[()])
+    trajectory = read_array(file, "trajectory", path)
     if trajectory.dtype.kind not in "iuf":
         raise InputError(f"{path}: `trajectory` must be real, found {trajectory.dtype}")
     trajectory = trajectory.astype(np.float64)
@@ -52,8 +53,13 @@ def read_trajectory(file: Any, kspace_shape: tuple[int, ...], path: str | Path) 
                 f"{reach.max():.3g}; multiply by the matrix size N (cycles per pixel) or N / 2π (radians)"
             )
         return {"trajectory": trajectory, "shape": (2 * int(np.ceil(reach.max() - 0.25)),) * 2}
-    image_shape = np.asarray(given).reshape(-1)
-    if image_shape.shape != (2,) or not (image_shape >= 8).all() or (image_shape % 1).any():
+    image_shape = np.asarray(given[()] if hasattr(given, "id") else given).reshape(-1)
+    if (
+        image_shape.dtype.kind not in "iuf"
+        or image_shape.shape != (2,)
+        or not (image_shape >= 8).all()
+        or (image_shape % 1).any()
+    ):
         raise InputError(f"{path}: `image_shape` must be two whole numbers (H, W) of at least 8, found {image_shape}")
     limit = image_shape / 2
     if (reach > limit * (1 + 1e-4)).any() or reach.max() <= 4:

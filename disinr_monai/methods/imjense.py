@@ -11,6 +11,9 @@ from disinr_monai.data.points import voxel_centres
 from disinr_monai.errors import InputError
 from disinr_monai.losses import MeasurementLoss
 from disinr_monai.operators import LinearOperator, MultiCoilFourier, ifft2c
+from disinr_monai.operators.calibration import acs_size
+
+_MIN_CENTRE = 8
 
 
 class PolynomialCoils(LinearOperator):
@@ -22,10 +25,11 @@ class PolynomialCoils(LinearOperator):
     with Legendre polynomials :math:`P_i`, an orthogonal basis of the polynomials of IMJENSE. The root sum of squares of
     the maps is 1 everywhere, so the image has the magnitude that it has with any other such maps.
 
-    The coefficients start from the least-squares fit to the coil images of the fully sampled centre.
+    The coefficients start from the least-squares fit to the coil images of the fully sampled centre; where that is too
+    small, to the maps of the scan (``--maps joint``).
 
     Args:
-        scan: operator of the scan; its coil maps are not used.
+        scan: operator of the scan; its coil maps are not used where it has a fully sampled centre.
         measurement: k-space ``(n_coils, H, W)``.
         degree: :math:`n`.
     """
@@ -36,7 +40,12 @@ class PolynomialCoils(LinearOperator):
         for name, n in zip(("rows", "columns"), self.range_shape[1:], strict=True):
             basis = np.polynomial.legendre.legvander(voxel_centres((n,))[0].double().numpy(), degree)
             self.register_buffer(name, torch.from_numpy(basis).to(scan.mask), persistent=False)
-        self.coefficients = nn.Parameter(torch.view_as_real(self._start(ifft2c(scan.calibration(measurement)))))
+        if min(acs_size(scan.sampled.cpu().numpy())) < _MIN_CENTRE:
+            maps = torch.fft.fftshift(scan.maps, dim=(-2, -1))
+            low = maps * torch.linalg.vector_norm(scan.adjoint(measurement), dim=0)
+        else:
+            low = ifft2c(scan.calibration(measurement))
+        self.coefficients = nn.Parameter(torch.view_as_real(self._start(low)))
 
     @torch.no_grad()
     def _start(self, low: Tensor) -> Tensor:

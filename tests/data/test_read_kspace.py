@@ -5,8 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from disinr_monai.data.read_kspace import is_fully_sampled, kspace_summary, read_kspace
+from disinr_monai.data import AcquireMRI, list_cases
+from disinr_monai.data.read_kspace import kspace_summary, read_kspace
+from disinr_monai.data.sampling import is_fully_sampled
 from disinr_monai.errors import InputError
+from disinr_monai.methods import DirectInverse
 
 
 def _kspace(n_slices: int = 3, n_coils: int = 2, height: int = 12, width: int = 10) -> np.ndarray:
@@ -139,3 +142,61 @@ def test_real_raw_scan(real_data):
     assert scan["kspace"].shape == (8, 230, 180)
     assert not scan["is_full"]
     assert scan["mask"].mean() == pytest.approx(0.124, abs=0.002)
+
+
+def _fastmri(n_slices=2, n_coils=3, height=64, width=36):
+    """A scan with twice the field of view along the readout, and its image as fastMRI's own tools make it."""
+    rng = np.random.default_rng(3)
+    image = np.zeros((n_slices, n_coils, height, width), complex)
+    image[:, :, height // 4 + 5 : height // 2, 6:20] = 1 + rng.random((n_slices, n_coils, height // 4 - 5, 14))
+    axes = (-2, -1)
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes=axes), norm="ortho"), axes=axes)
+    rows, columns = (slice((n - m) // 2, (n - m) // 2 + m) for n, m in ((height, 32), (width, 32)))
+    rss = np.sqrt((np.abs(image[..., rows, columns]) ** 2).sum(1))
+    header = (
+        "<ismrmrdHeader><encoding><encodedSpace><matrixSize><x>64</x><y>36</y><z>1</z></matrixSize><fieldOfView_mm>"
+        "<x>128</x><y>72</y><z>4</z></fieldOfView_mm></encodedSpace><reconSpace><matrixSize><x>32</x><y>32</y><z>1</z>"
+        "</matrixSize><fieldOfView_mm><x>64</x><y>64</y><z>4</z></fieldOfView_mm></reconSpace></encoding></ismrmrdHeader>"
+    )
+    return kspace.astype(np.complex64), rss, header
+
+
+@pytest.mark.parametrize("with_header", [True, False])
+def test_the_result_has_the_size_of_fastmris_own_reconstruction(write_hdf5, with_header):
+    kspace, rss, header = _fastmri()
+    extra = {"ismrmrd_header": header} if with_header else {"reconstruction_rss": rss}
+    path = write_hdf5(kspace=kspace, **extra)
+    scan = read_kspace(path, 1)
+    assert scan["kspace"].shape == (3, 32, 36)  # oversampling of the readout is gone, that of the phase is not
+    assert scan["crop"] == (32, 32)
+    case = AcquireMRI(acceleration=2, acs=12)(list_cases(path, "mri")[1])
+    reference = case["reference"][0].numpy() * case["output_scale"]
+    np.testing.assert_allclose(reference, rss[1], atol=1e-5)
+    image = DirectInverse()(None, None, case=case)[0]
+    assert image.shape[1:] == (32, 32)
+    if with_header:
+        # The first pixel that is kept lies where it lay in the whole field of view.
+        np.testing.assert_allclose(np.diag(case["affine"]), [2, 2, 4, 1])
+        np.testing.assert_allclose(case["affine"][:2, 3], [2 * 16, 2 * 2])
+
+
+def test_single_coil_files_are_slices_of_one_coil(write_hdf5):
+    kspace, _, header = _fastmri(n_coils=1)
+    mask = (np.arange(36) % 2 == 0).astype(np.float32)
+    path = write_hdf5(kspace=kspace[:, 0] * mask, mask=mask, ismrmrd_header=header)
+    assert kspace_summary(path) == (2, False)
+    scan = read_kspace(path, 1)
+    assert scan["kspace"].shape == (1, 32, 36)
+    assert not scan["is_full"]
+    np.testing.assert_array_equal(scan["mask"][7], mask != 0)
+    (case, _) = list_cases(path, "mri")
+    assert (AcquireMRI()(case)["operator"].maps == 1).all()
+
+
+def test_a_two_dimensional_mask_keeps_the_whole_readout(write_hdf5):
+    kspace, _, header = _fastmri()
+    mask = np.random.default_rng(0).random((64, 36)) < 0.5
+    scan = read_kspace(write_hdf5(kspace=kspace * mask, mask=mask, ismrmrd_header=header), 0)
+    assert scan["shape"] == (64, 36)
+    assert scan["crop"] == (32, 32)
+    np.testing.assert_array_equal(scan["mask"], mask & (kspace[0] != 0).any(0))

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disinr_monai.errors import InputError
+
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a DICOM file.
+
+    Attributes:
+        path: the file.
+        number: of the frame in the file, from 0.
+        shape: rows and columns.
+        position: of the first pixel, LPS mm.
+        orientation: directions of a row and of a column, six numbers.
+        spacing: between rows and between columns, mm.
+        thickness: between slices, as far as one image says, mm.
+        rescale: slope and intercept.
+    """
+
+    path: str
+    number: int
+    shape: tuple[int, int]
+    position: NDArray[np.float64]
+    orientation: NDArray[np.float64]
+    spacing: NDArray[np.float64]
+    thickness: float
+    rescale: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """What sorting files into series needs to know of one: see :func:`describe_file`."""
+
+    modality: str
+    ignored: str
+    series: str
+    number: str
+    patient: str
+
+
+def describe_file(path: str | Path, header: Any) -> DicomFile:
+    """Series and patient of a file, and why it is not an image to reconstruct from, if it is not.
+
+    Raises:
+        InputError: a damaged header.
+    """
+    try:
+        kinds = [str(kind).upper() for kind in (header.get("ImageType") or ())]
+        ignored = ""
+        if "Rows" not in header or "Columns" not in header:
+            ignored = "no image"
+        elif str(header.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE):
+            ignored = "a secondary capture"
+        elif "LOCALIZER" in kinds or "SCOUT" in kinds:
+            ignored = "a localizer"
+        return DicomFile(
+            str(header.get("Modality", "") or "unknown"),
+            ignored,
+            str(header.get("SeriesInstanceUID", "") or Path(path).parent),
+            str(header.get("SeriesNumber", "") or ""),
+            str(header.get("PatientID", "") or ""),
+        )
+    except Exception as error:
+        raise damaged(path, error) from error
+
+
+def frames_of(path: str | Path, header: Any) -> list[Frame]:
+    """The images of one file: one, or those of an enhanced (multi-frame) object with its functional groups.
+
+    Raises:
+        InputError: no grey-scale image, frames without functional groups, or a missing, damaged or impossible position,
+            orientation, spacing or rescale slope.
+    """
+    try:
+        return _frames(str(path), header)
+    except InputError:
+        raise
+    except Exception as error:  # pydicom decodes an element when it is asked for, and raises whatever that leads to
+        raise damaged(path, error) from error
+
+
+def damaged(path: str | Path, error: Exception) -> InputError:
+    """The error of a file that pydicom cannot make sense of."""
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return InputError(f"{path}: expected a readable DICOM file, found a damaged or different one ({line})")
+
+
+def _frames(path: str, header: Any) -> list[Frame]:
+    if "Rows" not in header or "Columns" not in header:
+        raise InputError(
+            f"{path}: expected a DICOM image, found modality {header.get('Modality', 'unknown')} "
+            "without rows and columns"
+        )
+    if int(header.get("SamplesPerPixel", 1) or 1) != 1:
+        raise InputError(f"{path}: expected a grey-scale DICOM image, found {header.SamplesPerPixel} colour channels")
+    shape = (int(header.Rows), int(header.Columns))
+    if min(shape) < 1:
+        raise InputError(f"{path}: expected a DICOM image, found {shape[0]} x {shape[1]} pixels")
+    n_frames = int(header.get("NumberOfFrames", 1) or 1)
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    if groups is None:
+        if n_frames > 1:
+            raise InputError(
+                f"{path}: expected one image a DICOM file, found {n_frames} frames without functional groups; "
+                "convert it to NIfTI (dcm2niix)"
+            )
+        return [_frame(path, 0, shape, [header])]
+    if len(groups) != n_frames:
+        raise InputError(f"{path}: expected functional groups of {n_frames} frames, found {len(groups)}")
+    shared = list(header.get("SharedFunctionalGroupsSequence") or ())[:1]
+    return [_frame(path, i, shape, [group, *shared, header]) for i, group in enumerate(groups)]
+
+
+def _frame(path: str, number: int, shape: tuple[int, int], levels: list[Any]) -> Frame:
+    """One frame; what it says itself comes before what all frames share and what the file says."""
+
+    def find(sequence: str, key: str) -> Any:
+        for level in levels:
+            items = level.get(sequence)
+            value = items[0].get(key) if items else level.get(key)
+            if value is not None:
+                return value
+        return None
+
+    def numbers(sequence: str, key: str, length: int) -> NDArray[np.float64]:
+        value = find(sequence, key)
+        if value is None or isinstance(value, str) or np.size(value) != length:
+            raise InputError(
+                f"{path}: expected the DICOM attribute {key} with {length} numbers, found {value}; give "
+                "the original series, not a secondary capture"
+            )
+        result = np.asarray(value, dtype=float)
+        if not np.isfinite(result).all():
+            raise InputError(f"{path}: expected finite numbers in the DICOM attribute {key}, found {value}")
+        return result
+
+    position = numbers("PlanePositionSequence", "ImagePositionPatient", 3)
+    orientation = numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6)
+    spacing = numbers("PixelMeasuresSequence", "PixelSpacing", 2)
+    axes = orientation.reshape(2, 3)
+    if not np.allclose(axes @ axes.T, np.eye(2), atol=0.01) or spacing.min() <= 0:
+        raise InputError(
+            f"{path}: expected perpendicular unit directions in ImageOrientationPatient and a positive PixelSpacing, "
+            f"found {orientation.tolist()} and {spacing.tolist()}"
+        )
+    between = find("PixelMeasuresSequence", "SpacingBetweenSlices") or find("PixelMeasuresSequence", "SliceThickness")
+    thickness = abs(float(between or 1.0))
+    slope = find("PixelValueTransformationSequence", "RescaleSlope")
+    intercept = find("PixelValueTransformationSequence", "RescaleIntercept")
+    rescale = (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
+    if not np.isfinite(rescale).all() or rescale[0] == 0:
+        raise InputError(
+            f"{path}: expected a finite rescale slope other than 0, found {slope} and intercept {intercept}"
+        )
+    thickness = thickness if np.isfinite(thickness) and thickness > 0 else 1.0
+    return Frame(path, number, shape, position, orientation, spacing, thickness, rescale)
