@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from disinr_monai.networks import tcnn_backend
+from disinr_monai.networks.scriptable import GatheredGrid
 from disinr_monai.sparse import SparseMatrix
 
 _PRIMES = (1, 2654435761, 805459861, 3674653429)
@@ -125,6 +126,10 @@ class HashGrid(nn.Module):
         rows, weights = interpolation(points, self.levels)  # (n, L, 2^D)
         corners = self.table[rows.flatten()].view(*rows.shape, self.n_features_per_level)
         return (weights.to(corners.dtype).unsqueeze(-1) * corners).sum(-2).flatten(1)
+
+    def scriptable(self) -> nn.Module:
+        """The same function for TorchScript, with this table."""
+        return GatheredGrid(self, _PRIMES)
 
     def extra_repr(self) -> str:
         return (
