@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from disinr_monai.networks.mlp import MLP
 
 
-
 class PlainMLP(nn.Module):
     """:class:`~disinr_monai.networks.MLP` in float32.
 
