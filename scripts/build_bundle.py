@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES, TARGET = ROOT / "bundle", ROOT / "build" / "bundles"
 PHASES = ("train", "inference", "evaluate")
 MAX_MB = 25.0
+METRICS = ("psnr", "psnr_std", "ssim", "ssim_std", "n_subjects")
 RECIPE_KEYS = {"modality", "overlays", "without", "weights", "displayable", "results"}
 
 
@@ -60,9 +61,9 @@ def metadata_of(name: str) -> dict[str, Any]:
     metadata = json.loads((ROOT / "configs" / "metadata.json").read_text())
     metadata |= json.loads((SOURCES / name / "metadata.json").read_text())
     metadata["eval_metrics"] = {
-        key: {k: round(v, 4) for k, v in summarise(rows)["disinr"].items() if k in ("psnr", "psnr_std", "ssim", "ssim_std", "n_subjects")}
+        key: {metric: round(value, 4) for metric, value in summarise(rows)["disinr"].items() if metric in METRICS}
         for key, _, rows in results_of(name)
-    }  # fmt: skip
+    }
     return metadata
 
 

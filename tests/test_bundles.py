@@ -251,8 +251,7 @@ def test_recipes_name_what_exists():
     for name in NAMES:
         recipe = BUILD.read_recipe(name)
         for key in recipe["results"]:
-            assert "disinr" in {
-                r["method"] for r in json.loads((ROOT / f"benchmarks/results/{key}.json").read_text())["rows"]
-            }
+            rows = json.loads((ROOT / "benchmarks" / "results" / f"{key}.json").read_text())["rows"]
+            assert "disinr" in {row["method"] for row in rows}
         assert recipe["weights"] is None or (ROOT / recipe["weights"]).is_file()
         assert all((ROOT / "configs" / f"{o}.json").is_file() for o in (*recipe["overlays"], *recipe["without"]))
