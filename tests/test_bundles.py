@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -94,8 +95,8 @@ def test_a_phase_alone_is_the_phase_with_its_overlay(name):
 
 
 def test_the_same_content_gives_the_same_zip(built, tmp_path):
-    again = BUILD.build(CT, tmp_path)
-    assert again.read_bytes() == next(built.parent.glob("*.zip")).read_bytes()
+    zips = (BUILD.build(CT, tmp_path), *built.parent.glob("*.zip"))
+    assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in zips}) == 1
 
 
 def test_unknown_bundle(capsys):
