@@ -129,7 +129,7 @@ class HashGrid(nn.Module):
 
     def scriptable(self) -> nn.Module:
         """The same function for TorchScript, with this table."""
-        return GatheredGrid(self, _PRIMES)
+        return GatheredGrid(self)
 
     def extra_repr(self) -> str:
         return (

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from disinr_monai.networks.disinr import DisINR
     from disinr_monai.networks.hash_grid import HashGrid
     from disinr_monai.networks.mlp import MLP
+
+# Those of the hash grid, which imports this file.
+_PRIMES = (1, 2654435761, 805459861, 3674653429)
 
 
 class PlainMLP(nn.Module):
@@ -47,19 +49,18 @@ class GatheredGrid(nn.Module):
 
     Args:
         grid: its table is shared.
-        primes: of the spatial hash, one for each coordinate.
     """
 
-    def __init__(self, grid: HashGrid, primes: Sequence[int]) -> None:
+    def __init__(self, grid: HashGrid) -> None:
         super().__init__()
-        self.in_dim: int = grid.in_dim
+        self.in_dim = grid.in_dim
         self.table = grid.table
         self.scales = [float(level.scale) for level in grid.levels]
-        self.offsets: list[int] = [level.offset for level in grid.levels]
-        self.sizes: list[int] = [level.n_entries for level in grid.levels]
-        self.resolutions: list[int] = [level.resolution for level in grid.levels]
-        self.is_dense: list[bool] = [level.resolution**grid.in_dim <= level.n_entries for level in grid.levels]
-        self.primes: list[int] = list(primes)
+        self.offsets = [level.offset for level in grid.levels]
+        self.sizes = [level.n_entries for level in grid.levels]
+        self.resolutions = [level.resolution for level in grid.levels]
+        self.is_dense = [level.resolution**grid.in_dim <= level.n_entries for level in grid.levels]
+        self.primes = list(_PRIMES)
         corners = [[c >> d & 1 for d in range(grid.in_dim)] for c in range(2**grid.in_dim)]
         self.register_buffer("corners", torch.tensor(corners), persistent=False)
 
