@@ -132,6 +132,17 @@ def build(name: str, target: Path) -> Path:
     """Assemble one bundle in `target/NAME` and `target/NAME_vVERSION.zip`; returns the zip.
 
     Raises:
+        InputError: see :func:`assemble`.
+    """
+    folder = assemble(name, target)
+    version = json.loads((folder / "configs" / "metadata.json").read_text())["version"]
+    return pack(folder, target / f"{name}_v{version}.zip")
+
+
+def assemble(name: str, target: Path) -> Path:
+    """Put one bundle together in `target/NAME`.
+
+    Raises:
         InputError: recipe, model card or weights are not as they should be.
     """
     recipe, source, folder = read_recipe(name), SOURCES / name, target / name
@@ -140,8 +151,7 @@ def build(name: str, target: Path) -> Path:
         (folder / part).mkdir(parents=True)
     for config, content in merged_configs(recipe).items():
         write_json(folder / "configs" / f"{config}.json", content)
-    metadata = metadata_of(name)
-    write_json(folder / "configs" / "metadata.json", metadata)
+    write_json(folder / "configs" / "metadata.json", metadata_of(name))
     shutil.copy(ROOT / "configs" / "logging.conf", folder / "configs")
     for path in sorted(source.rglob("*")):
         place = folder / path.relative_to(source)
@@ -157,7 +167,7 @@ def build(name: str, target: Path) -> Path:
             shutil.copy(path, place)
     if recipe["weights"]:
         write_weights(ROOT / recipe["weights"], folder)
-    return pack(folder, target / f"{name}_v{metadata['version']}.zip")
+    return folder
 
 
 def write_weights(checkpoint: Path, folder: Path) -> None:
