@@ -1,7 +1,7 @@
 """Does a released checkpoint tell who it was trained on? Attacks with it on seen and on unseen subjects, compared.
 
     python scripts/privacy_attack.py --task ct --pretraining_dir SPLIT/pretraining --test_dir SPLIT/test \
-        --n_views 16 --n_iterations 40 --output privacy_ct.json
+        --image_size 128 --pixel_spacing 2.0 --n_views 16 --n_iterations 40 --output privacy_ct.json
 
 Every number is one of a subject (its first slice): seen are those of `--pretraining_dir`, which the checkpoint
 (`--checkpoint`, default: the shipped one) was trained on; unseen those of `--test_dir`, of the same kind.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,8 @@ def resemblance(rendered: Tensor, reference: Tensor) -> dict[str, float]:
     return {"render_correlation": float(x @ centred) / norm, "render_psnr": -10 * math.log10(max(error, 1e-20))}
 
 
-def attack(workflow: ConfigWorkflow, case: dict[str, Any]) -> dict[str, float]:
-    """All attacks on one listed case."""
+def attack(workflow: ConfigWorkflow, case: dict[str, Any], kinds: Collection[str]) -> dict[str, float]:
+    """The attacks of ``kinds`` on one listed case."""
     parsed = workflow.parser.get_parsed_content
     network, task = parsed("network"), parsed("modality")
     case = parsed("acquire")(case)
@@ -71,19 +72,21 @@ def attack(workflow: ConfigWorkflow, case: dict[str, Any]) -> dict[str, float]:
     def psnr(image: Tensor) -> float:
         return image_metrics(to_display(image, task, scale), reference)["psnr"]
 
-    with torch.no_grad():
-        start = network(case["points"][None])[0]
-    result = resemblance(to_display(start, task, scale), reference)
+    result = {}
+    if "render" in kinds:
+        with torch.no_grad():
+            start = network(case["points"][None])[0]
+        result |= resemblance(to_display(start, task, scale), reference)
     scan = (case["operator"], case["measurement"], case.get("weights"))
-    if "prior" in network.shared:
+    if "prior" in kinds and "prior" in network.shared:
         classical, learned = parsed("learned").both(network.shared["prior"], *scan)
         result["prior_gain"] = psnr(learned) - psnr(classical)
-    else:
-        classical = parsed("prior_start").solve(*scan)
-    adapted = parsed("adaptation")(case["points"][None], network, case=case)
-    if adapted is None:
-        raise SystemExit(f"error: {case['error']}")
-    return result | {"adapt_gain": psnr(adapted[0]) - psnr(classical)}
+    if "adapt" in kinds:
+        adapted = parsed("adaptation")(case["points"][None], network, case=case)
+        if adapted is None:
+            raise SystemExit(f"error: {case['error']}")
+        result["adapt_gain"] = psnr(adapted[0]) - psnr(parsed("prior_start").solve(*scan))
+    return result
 
 
 def compare(rows: list[dict[str, Any]]) -> list[dict[str, float | str]]:
@@ -132,9 +135,13 @@ def main() -> None:
     parser.add_argument("--pretraining_dir", required=True)
     parser.add_argument("--test_dir", required=True)
     parser.add_argument("--max_subjects", type=int, default=1000, help="of each group")
+    parser.add_argument("--attacks", default="render,adapt,prior")
     parser.add_argument("--output", default="privacy.json")
     parser.add_argument("--write_docs", action="store_true")
     arguments, rest = parser.parse_known_args()
+    kinds = arguments.attacks.split(",")
+    if unknown := set(kinds) - {"render", "adapt", "prior"}:
+        raise SystemExit(f"error: attacks: expected some of render, adapt, prior, found {sorted(unknown)}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         workflow = ConfigWorkflow(
@@ -149,7 +156,8 @@ def main() -> None:
         workflow.initialize()
         for seen, source in ((True, arguments.pretraining_dir), (False, arguments.test_dir)):
             for case in first_slices(source, arguments.task, arguments.max_subjects):
-                row = {"task": arguments.task, "subject": case["subject"], "seen": seen, **attack(workflow, case)}
+                found = attack(workflow, case, kinds)
+                row = {"task": arguments.task, "subject": case["subject"], "seen": seen, **found}
                 rows.append(row)
                 print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
     table = compare(rows)
