@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow docs lint clean
+.PHONY: demo test test-slow docs bundles verify-bundles lint clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -26,6 +26,14 @@ test-slow: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+bundles: $(STAMP)
+	$(BIN)/python scripts/build_bundle.py --check
+	$(BIN)/python scripts/build_bundle.py
+
+# MODEL_ZOO=checkout runs the zoo's own script too; DISINR_SCHEMA=file is the metadata schema where there is no network.
+verify-bundles: $(STAMP)
+	$(BIN)/python scripts/verify_bundles.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

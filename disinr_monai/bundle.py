@@ -240,8 +240,21 @@ def n_prior_passes(checkpoint: str | None, modality: str, bundle_root: str = "."
 
 
 def _shipped(modality: str, bundle_root: str) -> str | None:
-    path = Path(bundle_root) / "models" / f"{modality}.pt"
-    return str(path) if path.is_file() else None
+    """The checkpoint in `models`: of this modality in the repository, the only one in a built bundle.
+
+    With the default root (the working directory) also where this package lies, if that is a bundle: MONAI's tools load
+    bundles from anywhere.
+    """
+    roots = [Path(bundle_root)]
+    beside = Path(__file__).resolve().parents[1]
+    if str(bundle_root) == "." and (beside / "configs" / "metadata.json").is_file():
+        roots.append(beside)
+    for root in roots:
+        for name in (modality, "model"):
+            path = root / "models" / f"{name}.pt"
+            if path.is_file():
+                return str(path)
+    return None
 
 
 def check_pretrainable(network: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from None
     except Exception as error:  # torch raises many kinds for a damaged archive
         raise InputError(f"checkpoint: {path} cannot be read ({type(error).__name__}); is the file complete?") from None
+    facts = getattr(content, "_metadata", {}).get(_BUNDLED)
+    if facts is not None:
+        content = {"model": dict(content), **facts}
     if not isinstance(content, dict) or not {"model", "format", "modality", "architecture"} <= content.keys():
         raise InputError(f"checkpoint: {path} was not written by disinr_monai's training; give OUT/model.pt")
     if content["format"] != FORMAT:
@@ -112,6 +116,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint: {path} has format {content['format']}, expected {FORMAT}; it was written by another version"
         )
     return content
+
+
+_BUNDLED = "disinr_monai"
+
+
+def write_bundled(path: str | Path, output: str | Path) -> None:
+    """Write a released checkpoint as the plain state dict that MONAI's tools expect of a bundle's `models/model.pt`.
+
+    `ckpt_export`, `monai.bundle.load` and the Deploy SDK load it without a key. Format, modality, architecture and info
+    go where a state dict keeps the versions of its modules (`_metadata`): loading into a network passes over them,
+    :func:`read_checkpoint` finds them. Written twice, the files are the same byte by byte.
+
+    Args:
+        path: a ``model.pt`` of a training.
+        output: file to write; its name becomes part of its content.
+
+    Raises:
+        InputError: see :func:`read_checkpoint`.
+    """
+    content = read_checkpoint(path)
+    state = OrderedDict(content.pop("model"))
+    state._metadata = OrderedDict({_BUNDLED: content})  # type: ignore[attr-defined]
+    torch.save(state, output)
 
 
 # What a checkpoint may consist of: the pair (with the untrained subject encoder) and the learned prior.

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from disinr_monai.networks.field import Field
 from disinr_monai.networks.mlp import MLP
+from disinr_monai.networks.scriptable import ScriptableDisINR
 
 
 class DisINR(Field):
@@ -77,3 +78,7 @@ class DisINR(Field):
             return decoder.product(own(flat), [columns, *outer], prepared)
         *inner, last = own.mlp.weights
         return decoder.product(own.inputs(flat), [*inner, columns @ last, *outer], prepared, at=len(inner))
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What `torch.jit.script` compiles instead: the field of the first subject, without the learned prior."""
+        return ScriptableDisINR(self)

@@ -159,6 +159,9 @@ class SirenEncoder(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         hidden = points
-        for layer in self.layers[:-1]:
-            hidden = torch.sin(self.omega_0 * layer(hidden))
-        return self.layers[-1](hidden)
+        last = len(self.layers) - 1
+        for k, layer in enumerate(self.layers):  # no slice of the list: TorchScript compiles this as it is
+            hidden = layer(hidden)
+            if k < last:
+                hidden = torch.sin(self.omega_0 * hidden)
+        return hidden

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from disinr_monai.networks import tcnn_backend
 from disinr_monai.networks.hash_gather import PRIMES, cell_corners, weighted_sums
+from disinr_monai.networks.scriptable import GatheredGrid
 from disinr_monai.sparse import SparseMatrix
 
 
@@ -137,6 +138,10 @@ class HashGrid(nn.Module):
         rows, weights = _streamed_corners(points, self.levels)
         sums = weighted_sums(rows.flatten(0, 1), weights.flatten(0, 1).to(self.table.dtype), self.table)
         return sums.view(points.shape[0], self.out_dim)
+
+    def scriptable(self) -> nn.Module:
+        """The same function for TorchScript, with this table."""
+        return GatheredGrid(self)
 
     def extra_repr(self) -> str:
         return (

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from disinr_monai.networks import tcnn_backend
 from disinr_monai.networks.fused_mlp import fused_mlp
+from disinr_monai.networks.scriptable import PlainMLP
 
 
 class MLP(nn.Module):
@@ -71,3 +72,7 @@ class MLP(nn.Module):
         if self.amp:
             return functional.linear(features.to(torch.bfloat16), weight.to(torch.bfloat16))
         return functional.linear(features, weight)
+
+    def scriptable(self) -> nn.Module:
+        """The same function for TorchScript, with these weights."""
+        return PlainMLP(self)
