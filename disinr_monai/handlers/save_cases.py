@@ -17,6 +17,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from disinr_monai.data.modalities import facts_of
+from disinr_monai.distributed import gather_on_first, rank, world_size
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, prepare_output_dir
 from disinr_monai.methods import DirectInverse
@@ -35,6 +36,10 @@ class SaveCases:
     ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error) and ``metrics.csv`` (one row a case and
     method; ``fallback`` 1 where the guard gave a classical image). A case that failed is reported at the end, after all
     others have been written.
+
+    With many processes each writes its own cases and a table ``metrics_rankN.csv``. At the end the first one joins the
+    tables to ``metrics.csv``, in the order of the cases, and reports all failures; ``rows``, ``pictures`` and
+    ``failures`` are then those of all processes.
 
     Args:
         output_dir: folder of the results.
@@ -64,8 +69,9 @@ class SaveCases:
         self.rows: list[dict[str, Any]] = []
         self.pictures: list[Path] = []
         self.failures: list[str] = []
+        self._numbers: dict[str, list[int]] = {}
         self._titles: dict[str, str] = {}
-        self._started = 0.0
+        self._started, self._case = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
         """Write after every case, and the table at the end."""
@@ -77,9 +83,11 @@ class SaveCases:
     def _start(self, engine: Engine) -> None:
         prepare_output_dir(self.output_dir)
         self.rows, self.pictures, self.failures = [], [], []
+        self._numbers = {"rows": [], "pictures": [], "failures": []}
 
     def _start_clock(self, engine: Engine) -> None:
         self._started = time.perf_counter()
+        self._case = (engine.state.iteration - 1) * world_size() + rank()
 
     def _save_case(self, engine: Engine) -> None:
         seconds = time.perf_counter() - self._started
@@ -106,7 +114,11 @@ class SaveCases:
 
     def _fail(self, reason: str) -> None:
         logger.error(reason)
-        self.failures.append(reason)
+        self._add("failures", reason)
+
+    def _add(self, name: str, item: Any) -> None:
+        getattr(self, name).append(item)
+        self._numbers[name].append(self._case)
 
     def _add_row(self, case: dict[str, Any], method: str, image: Tensor, seconds: float, inferer: Inferer) -> Tensor:
         shown = to_display(image, self.modality, case["image_scale"])
@@ -119,7 +131,7 @@ class SaveCases:
         fallbacks = [entry["fallback"] for entry in inferer.history if "fallback" in entry]
         if fallbacks:
             row["fallback"] = max(fallbacks)
-        self.rows.append(row)
+        self._add("rows", row)
         if any(fallbacks):
             title += " (guard: classical image)"
         self._titles[method] = title
@@ -142,13 +154,32 @@ class SaveCases:
             None if "unknown" in str(case["info"].get("geometry", "")) else affine,
             self._facts.white,
         )
-        self.pictures.append(picture)
-        write_metrics(self.output_dir / "metrics.csv", self.rows)
+        self._add("pictures", picture)
+        write_metrics(self._own_table(), self.rows)
+
+    def _own_table(self) -> Path:
+        return self.output_dir / ("metrics.csv" if world_size() == 1 else f"metrics_rank{rank()}.csv")
 
     def _physical(self, case: dict[str, Any], image: Tensor) -> Tensor:
         return self._facts.physical(image.cpu(), case["image_scale"] * case.get("output_scale", 1.0))
 
+    def _join(self) -> None:
+        """Bring what all processes have done to the first one, in the order of the cases."""
+        own = {name: list(zip(numbers, getattr(self, name), strict=True)) for name, numbers in self._numbers.items()}
+        parts = gather_on_first(own)
+        for name in own if parts is not None else ():
+            pairs = sorted((pair for part in parts for pair in part[name]), key=lambda pair: pair[0])
+            setattr(self, name, [item for _, item in pairs])
+
     def _finish(self, engine: Engine) -> None:
+        if world_size() > 1:
+            self._join()
+            if rank() > 0:
+                return
+            if self.rows:
+                write_metrics(self.output_dir / "metrics.csv", self.rows)
+            for table in self.output_dir.glob("metrics_rank*.csv"):
+                table.unlink()
         if self.rows:
             logger.info("results in %s\n%s", self.output_dir, summary_table(self.rows))
         if self.failures:
