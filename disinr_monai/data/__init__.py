@@ -5,7 +5,7 @@ from disinr_monai.data.acquire_mri import AcquireMRI
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.epoch_sampler import EpochSampler
 from disinr_monai.data.guard import Guard
-from disinr_monai.data.split import split_subjects
+from disinr_monai.data.split import deal_subjects, split_subjects
 from disinr_monai.distributed import shard
 
-__all__ = ["AcquireCT", "AcquireMRI", "EpochSampler", "Guard", "list_cases", "shard", "split_subjects"]
+__all__ = ["AcquireCT", "AcquireMRI", "EpochSampler", "Guard", "deal_subjects", "list_cases", "shard", "split_subjects"]

@@ -27,9 +27,7 @@ class EpochSampler(Sampler[int]):
         InputError: ``batch_size`` is no multiple of ``world_size``.
     """
 
-    def __init__(
-        self, dataset: Sized, seed: int = 0, batch_size: int = 1, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, dataset: Sized, seed: int = 0, batch_size: int = 1, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise InputError(
                 f"batch_size: expected a multiple of the number of processes ({world_size}), found {batch_size}; it "

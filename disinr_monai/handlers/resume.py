@@ -18,13 +18,7 @@ from torch.optim import Optimizer
 from disinr_monai.distributed import rank, world_size
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path
-from disinr_monai.named_state import (
-    is_own,
-    load_network_state,
-    load_optimizer_state,
-    network_state,
-    optimizer_state,
-)
+from disinr_monai.named_state import is_own, load_network_state, load_optimizer_state, network_state, optimizer_state
 
 logger = logging.getLogger(__name__)
 
