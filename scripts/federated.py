@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--quiet", action="store_true")
     arguments, rest = parser.parse_known_args()
     for name in ("monai.fl.client.monai_algo", "monai.networks.utils", "monai.bundle.workflows"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)  # every round, every site
     torch.manual_seed(arguments.seed)
     try:
         simulate(arguments, override_options(rest))

@@ -228,7 +228,7 @@ def test_a_missing_part_is_named(tmp_path):
 
 # With torchrun and the configs.
 
-TOLERANCE = 2e-3  # float32 sums in another order, after Adam's division by the gradient's size
+TOLERANCE = 1e-4  # float32 sums in another order, after Adam's division by the gradient's size; 2e-6 seen
 
 
 @pytest.mark.slow
