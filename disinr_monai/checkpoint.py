@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from disinr_monai.distributed import rank, sum_over_processes, world_size
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path
 from disinr_monai.networks import Field
@@ -35,6 +36,8 @@ def release_state(network: Field, start: str = "untrained", n_persons: int = 0) 
         n_persons: how many persons the trained encoders belong to (several slices of one are one). With fewer than
             :data:`MIN_PERSONS_FOR_MEAN` a mean would still show its members, and the untrained start is taken.
 
+    With many processes all must call it: the mean is over the subject encoders of all.
+
     Raises:
         ValueError: another ``start``.
     """
@@ -45,8 +48,7 @@ def release_state(network: Field, start: str = "untrained", n_persons: int = 0) 
         subject = network.fresh_subject()
         subject.reset(network.seed + 1)
         if start == "mean" and n_persons >= MIN_PERSONS_FOR_MEAN:
-            states = [trained.state_dict() for trained in network.subjects]
-            subject.load_state_dict({k: torch.stack([s[k] for s in states]).mean(0) for k in states[0]})
+            subject.load_state_dict(_mean_subject(network))
         state |= {f"subjects.0.{k}": v for k, v in subject.state_dict().items()}
     elif n_persons < MIN_PERSONS_FOR_MEAN:
         logger.warning(
@@ -59,6 +61,16 @@ def release_state(network: Field, start: str = "untrained", n_persons: int = 0) 
     }
 
 
+def _mean_subject(network: Field) -> dict[str, Tensor]:
+    states = [trained.state_dict() for trained in network.subjects]
+    if world_size() == 1:
+        return {k: torch.stack([s[k] for s in states]).mean(0) for k in states[0]}
+    sums = [torch.stack([s[k] for s in states]).sum(0) for k in states[0]]
+    count = torch.tensor([float(len(states))], device=sums[0].device)
+    count, *sums = sum_over_processes([count, *sums])
+    return {k: total / count for k, total in zip(states[0], sums, strict=True)}
+
+
 def save_shared(
     path: str | Path,
     network: Field,
@@ -67,7 +79,7 @@ def save_shared(
     start: str = "untrained",
     n_persons: int = 0,
 ) -> None:
-    """Write the released checkpoint.
+    """Write the released checkpoint; with many processes all must call it, and the first one writes.
 
     Args:
         path: file to write; replaced as a whole.
@@ -84,8 +96,9 @@ def save_shared(
         "architecture": json.dumps(network.architecture()),
         "info": json.dumps(info or {}),
     }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    if rank() == 0:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -2,52 +2,89 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from disinr_monai.errors import InputError
 
 
+def _is_joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
 def rank() -> int:
     """Rank of this process, 0 when there is only one."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _is_joined() else 0
 
 
-def n_processes() -> int:
-    """How many processes run this job."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def world_size() -> int:
+    """Number of processes that work together."""
+    return dist.get_world_size() if _is_joined() else 1
 
 
-def start_distributed() -> None:
-    """Join the process group that ``torchrun`` describes: NCCL with CUDA devices, gloo without.
+def start_distributed(timeout_minutes: float = 30.0) -> tuple[int, int]:
+    """Join the process group that ``torchrun`` describes: NCCL between CUDA devices, gloo between CPUs.
+
+    Args:
+        timeout_minutes: how long a process waits for the others before it ends with an error.
+
+    Returns:
+        Rank of this process and number of processes.
 
     Raises:
         InputError: not started by ``torchrun``.
     """
-    if dist.is_initialized():
-        return
-    if "RANK" not in os.environ:
-        raise InputError(
-            "configs/multi_gpu_train.json: expected to be started by torchrun, found a single process; use "
-            "`torchrun --standalone --nproc_per_node=N -m monai.bundle run training ...` or leave the overlay out"
-        )
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if not dist.is_initialized():
+        if "RANK" not in os.environ:
+            raise InputError(
+                "multi_gpu overlay: expected to be started by torchrun, found a single process; use "
+                "`torchrun --standalone --nproc_per_node=N -m monai.bundle run ...` or leave the overlay out"
+            )
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=float(timeout_minutes)))
+    return dist.get_rank(), dist.get_world_size()
 
 
 def shard(cases: Sequence[dict[str, Any]], rank: int, world_size: int) -> list[dict[str, Any]]:
-    """Every ``world_size``-th case, numbered anew; all ranks get equally many, the last ones start over.
+    """The cases of one process: every ``world_size``-th, beginning with ``rank``. They keep their ``index``.
 
     Raises:
         InputError: more processes than cases.
     """
     if world_size > len(cases):
-        raise InputError(f"dataset_dir: expected at least one scan per process, found {len(cases)} for {world_size}")
-    n_each = -(-len(cases) // world_size)
-    mine = [cases[(rank + i * world_size) % len(cases)] for i in range(n_each)]
-    return [{**case, "index": i} for i, case in enumerate(mine)]
+        raise InputError(
+            f"dataset_dir: expected at least one scan per process, found {len(cases)} for {world_size}; start fewer"
+        )
+    return list(cases[rank::world_size])
+
+
+def own_index(index: int) -> int:
+    """Where a case of this process (:func:`shard`) stands among the process's own."""
+    return index // world_size()
+
+
+def sum_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Sum of each tensor over all processes, in one message; all give the same shapes, dtype and device."""
+    if world_size() == 1 or not tensors:
+        return list(tensors)
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def gather_on_first(value: Any) -> list[Any] | None:
+    """The values of all processes, by rank, on the first one; None on the others."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, values, dst=0)
+    return values

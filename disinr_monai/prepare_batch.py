@@ -8,6 +8,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
+from disinr_monai.distributed import own_index
 from disinr_monai.errors import InputError
 
 
@@ -51,7 +52,7 @@ def prepare_training_batch(
         sizes = sorted({tuple(case["points"].shape[1:]) for case in cases})
         raise InputError(f"batch_size: scans of different matrix sizes {sizes} in one batch; use --batch_size 1")
     points = torch.stack([torch.as_tensor(case["points"]) for case in cases])
-    indices = torch.tensor([case["index"] for case in cases])
+    indices = torch.tensor([own_index(case["index"]) for case in cases])
     return points, cases, (), {"subject": indices}
 
 

@@ -8,7 +8,7 @@ from disinr_monai.data.anonymize import Anonymize
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.epoch_sampler import EpochSampler
 from disinr_monai.data.guard import Guard
-from disinr_monai.data.split import split_subjects
+from disinr_monai.data.split import deal_subjects, split_subjects
 from disinr_monai.distributed import shard
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Anonymize",
     "EpochSampler",
     "Guard",
+    "deal_subjects",
     "list_cases",
     "shard",
     "split_subjects",

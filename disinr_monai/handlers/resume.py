@@ -4,7 +4,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from disinr_monai.distributed import rank
+from disinr_monai.distributed import rank, world_size
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path
+from disinr_monai.named_state import is_own, load_network_state, load_optimizer_state, network_state, optimizer_state
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +31,23 @@ class ResumeCheckpoint:
     The file holds network (all subject encoders: it is as private as the scans, and is named so), optimiser, schedule,
     trainer position and random states. It is replaced atomically, so a kill at any moment leaves the last good one.
 
+    With many processes each writes the subject encoders of its own cases to a part,
+    ``private_resume_checkpoint_EPOCH_RANKofN.pt``; when all parts are there, the first process writes the rest to
+    ``private_resume_checkpoint.pt`` with the names of the parts, and removes older parts. Any number of processes can
+    go on from them. ``output_dir`` must be one folder that all machines see.
+
     Args:
-        output_dir: folder of the file.
+        output_dir: folder of the files.
         network: what is trained.
         optimizer: its optimiser.
         lr_scheduler: its schedule.
         settings: JSON-ready facts that must be the same when resuming (subjects, seed, modality, ...).
         interval_seconds: save after the first epoch that ends at least so long after the last save; 0 saves each epoch.
-        extra: further parts by name, with ``state_dict`` and ``load_state_dict``.
+        extra: further parts by name, with ``state_dict`` and ``load_state_dict``, the same in all processes.
         resume: go on from the file; without a file training starts at the beginning, with a note in the log.
 
     Raises:
-        InputError: the file does not belong to these settings, or is damaged.
+        InputError: the file does not belong to these settings, or is damaged, or a part is missing.
     """
 
     def __init__(
@@ -55,9 +61,9 @@ class ResumeCheckpoint:
         resume: bool = False,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        # Every process has its own subjects, hence its own file.
-        self.path = Path(output_dir) / (f"rank{rank()}_{FILE_NAME}" if rank() else FILE_NAME)
-        self.parts = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler, **(extra or {})}
+        self.path = Path(output_dir) / FILE_NAME
+        self.network, self.optimizer = network, optimizer
+        self.others = {"lr_scheduler": lr_scheduler, **(extra or {})}
         self.settings = json.loads(json.dumps(settings))
         self.interval_seconds, self.resume = interval_seconds, resume
         self._last = 0.0
@@ -78,8 +84,9 @@ class ResumeCheckpoint:
             for name in ("iteration", "epoch_length"):
                 setattr(engine.state, name, self._complete[name])
             engine.state.epoch = self._complete["iteration"] // self._complete["epoch_length"]
-        for leftover in self.path.parent.glob(f".{self.path.stem}-*{self.path.suffix}"):  # of a kill while saving
-            leftover.unlink(missing_ok=True)
+        if rank() == 0:
+            for leftover in self.path.parent.glob(f".{self.path.stem}*-*{self.path.suffix}"):  # of a kill while saving
+                leftover.unlink(missing_ok=True)
 
     def _after_epoch(self, engine: Engine) -> None:
         due = time.monotonic() - self._last >= self.interval_seconds
@@ -87,24 +94,42 @@ class ResumeCheckpoint:
             try:
                 self.save(engine)
             except InputError as error:  # a full disk must not cost the training: the last good file stays
+                if world_size() > 1:  # the others wait for this part
+                    raise
                 logger.warning("no checkpoint after epoch %d: %s", engine.state.epoch, error)
             self._last = time.monotonic()
 
     def save(self, engine: Engine) -> None:
         """Write everything that the next iteration depends on."""
-        state = {name: part.state_dict() for name, part in self.parts.items()}
+        own = {
+            "network": network_state(self.network, self.optimizer),
+            "optimizer": optimizer_state(self.network, self.optimizer),
+            "random": _random_state(),
+        }
+        state = {name: part.state_dict() for name, part in self.others.items()}
         state["trainer"] = dict(engine.state_dict())
-        state["random"] = _random_state()
         state["settings"] = json.dumps(self.settings)
-        with atomic_path(self.path) as temporary:
-            torch.save(state, temporary)
+        n_parts = world_size()
+        state["parts"] = parts = []
+        if n_parts > 1:
+            parts += [f"{self.path.stem}_{engine.state.epoch}_{i}of{n_parts}{self.path.suffix}" for i in range(n_parts)]
+            _write(self.path.parent / parts[rank()], _select(own, is_own))
+            dist.barrier()  # the file that names the parts comes after all of them
+            own = _select(own, lambda name: not is_own(name))
+        if rank() == 0:
+            _write(self.path, {**state, **own})
+            for old in self.path.parent.glob(f"{self.path.stem}_*{self.path.suffix}"):
+                if old.name not in parts:
+                    old.unlink(missing_ok=True)
 
     def load(self, engine: Engine) -> None:
         """Restore everything that :meth:`save` wrote."""
         if not self.path.is_file():
             logger.warning("resume: no %s yet, training starts at the beginning", self.path)
             return
-        state = self._read()
+        state = _read(self.path)
+        if not {"settings", "parts"} <= state.keys():
+            raise InputError(f"resume: {self.path} was written by another version; start anew")
         found = json.loads(state["settings"])
         for key in sorted(self.settings.keys() | found.keys()):
             if self.settings.get(key) != found.get(key):
@@ -112,8 +137,8 @@ class ResumeCheckpoint:
                     f"resume: {self.path} was written with {key} = {_short(found.get(key))}, this run has "
                     f"{_short(self.settings.get(key))}; use the same settings or another output_dir"
                 )
+        parts = [_read(self.path.parent / name) for name in state["parts"]]
         max_epochs = engine.state.max_epochs
-        self._fill(state, self.parts)
         trainer = state["trainer"]
         if max_epochs is not None:
             if trainer["iteration"] > max_epochs * trainer["epoch_length"]:
@@ -122,30 +147,54 @@ class ResumeCheckpoint:
             trainer["max_epochs"] = max_epochs
         if trainer["iteration"] == trainer["max_epochs"] * trainer["epoch_length"]:
             self._complete = trainer
+        for part in parts:
+            state["network"] |= part["network"]
+            state["optimizer"]["state"] |= part["optimizer"]["state"]
+        self._fill(state, self.others)
         engine.load_state_dict(trainer)
-        _set_random_state(state["random"])
+        if max(len(parts), 1) == world_size():  # other processes draw other numbers anyway
+            _set_random_state((parts[rank()] if parts else state)["random"])
         logger.info("resumed after epoch %d", engine.state.epoch)
 
     def load_weights(self) -> None:
-        """Take network, optimiser and extra parts back to the file; schedule and position stay where they are."""
-        self._fill(self._read(), [name for name in self.parts if name != "lr_scheduler"])
+        """Take network, optimiser and extra parts back to the file; schedule and position stay where they are.
 
-    def _read(self) -> dict[str, Any]:
+        Of one process alone: with many, each would have to read its part.
+        """
+        self._fill(_read(self.path), [name for name in self.others if name != "lr_scheduler"])
+
+    def _fill(self, state: dict[str, Any], others: Iterable[str]) -> None:
         try:
-            # The file is ours, and numpy's and Python's random states are stored as plain tensors and text.
-            state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-            json.loads(state["settings"])
-        except Exception as error:
-            raise InputError(f"resume: {self.path} cannot be read ({type(error).__name__}); start anew") from None
-        return state
+            load_network_state(self.network, self.optimizer, state["network"])
+            load_optimizer_state(self.network, self.optimizer, state["optimizer"])
+            for name in others:
+                self.others[name].load_state_dict(state[name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(f"resume: {self.path} does not fit this network ({reason}); start anew") from None
 
-    def _fill(self, state: dict[str, Any], names: Iterable[str]) -> None:
-        for name in names:
-            try:
-                self.parts[name].load_state_dict(state[name])
-            except (KeyError, RuntimeError, ValueError) as error:
-                reason = str(error).splitlines()[-1].strip()
-                raise InputError(f"resume: {self.path} does not fit this network ({reason}); start anew") from None
+
+def _select(own: dict[str, Any], wanted: Callable[[str], bool]) -> dict[str, Any]:
+    """The part of a state whose tensors have wanted names."""
+    states = {name: value for name, value in own["optimizer"]["state"].items() if wanted(name)}
+    return {
+        "network": {name: value for name, value in own["network"].items() if wanted(name)},
+        "optimizer": {**own["optimizer"], "state": states},
+        "random": own["random"],
+    }
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        # The files are ours, and numpy's and Python's random states are stored as plain tensors and text.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise InputError(f"resume: {path} cannot be read ({type(error).__name__}); start anew") from None
 
 
 def _first_rank_says(due: bool) -> bool:

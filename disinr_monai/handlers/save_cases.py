@@ -18,6 +18,7 @@ from torch import Tensor
 
 from disinr_monai.data.modalities import facts_of
 from disinr_monai.data.output_grid import output_grid
+from disinr_monai.distributed import gather_on_first, rank, world_size
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, prepare_output_dir
 from disinr_monai.methods import DirectInverse
@@ -39,6 +40,10 @@ class SaveCases:
     ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error), ``metrics.csv`` (one row a case and
     method; ``fallback`` 1 where the guard gave a classical image) and ``report.html``. A case that failed leaves no
     folder and is reported at the end, after all others have been written.
+
+    With many processes each writes its own cases and a table ``metrics_rankN.csv``. At the end the first one joins the
+    tables to ``metrics.csv``, in the order of the cases, and reports all failures; ``rows``, ``pictures`` and
+    ``failures`` are then those of all processes.
 
     Args:
         output_dir: folder of the results.
@@ -86,7 +91,8 @@ class SaveCases:
         self.rows: list[dict[str, Any]] = []
         self.pictures: list[Path] = []
         self.failures: list[str] = []
-        self._started = 0.0
+        self._numbers: dict[str, list[int]] = {}
+        self._started, self._case = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
         """Write after every case, and the table at the end."""
@@ -100,9 +106,11 @@ class SaveCases:
         self.rows, self.pictures, self.failures = [], [], []
         if self.report is not None:
             self.report.start()
+        self._numbers = {"rows": [], "pictures": [], "failures": []}
 
     def _start_clock(self, engine: Engine) -> None:
         self._started = time.perf_counter()
+        self._case = (engine.state.iteration - 1) * world_size() + rank()
 
     def _save_case(self, engine: Engine) -> None:
         seconds = time.perf_counter() - self._started
@@ -138,9 +146,10 @@ class SaveCases:
         except InputError as error:
             self._fail(str(error))
             return
-        self.rows += rows
-        self.pictures.append(picture)
-        write_metrics(self.output_dir / "metrics.csv", self.rows)
+        for row in rows:
+            self._add("rows", row)
+        self._add("pictures", picture)
+        write_metrics(self._own_table(), self.rows)
         if self.report is not None:
             self._tell(case, rows, {titles.get(name, name): panel for name, panel in images.items()}, history)
 
@@ -175,7 +184,11 @@ class SaveCases:
 
     def _fail(self, reason: str) -> None:
         logger.error(reason)
-        self.failures.append(reason)
+        self._add("failures", reason)
+
+    def _add(self, name: str, item: Any) -> None:
+        getattr(self, name).append(item)
+        self._numbers[name].append(self._case)
 
     def _display(self, case: dict[str, Any], image: Tensor) -> Tensor:
         return to_display(image, self.modality, case["image_scale"])
@@ -192,7 +205,26 @@ class SaveCases:
             row["fallback"] = max(fallbacks)
         return row
 
+    def _own_table(self) -> Path:
+        return self.output_dir / ("metrics.csv" if world_size() == 1 else f"metrics_rank{rank()}.csv")
+
+    def _join(self) -> None:
+        """Bring what all processes have done to the first one, in the order of the cases."""
+        own = {name: list(zip(numbers, getattr(self, name), strict=True)) for name, numbers in self._numbers.items()}
+        parts = gather_on_first(own)
+        for name in own if parts is not None else ():
+            pairs = sorted((pair for part in parts for pair in part[name]), key=lambda pair: pair[0])
+            setattr(self, name, [item for _, item in pairs])
+
     def _finish(self, engine: Engine) -> None:
+        if world_size() > 1:
+            self._join()
+            if rank() > 0:
+                return
+            if self.rows:
+                write_metrics(self.output_dir / "metrics.csv", self.rows)
+            for table in self.output_dir.glob("metrics_rank*.csv"):
+                table.unlink()
         if self.rows:
             logger.info("results in %s\n%s", self.output_dir, summary_table(self.rows))
         if self.report is not None:

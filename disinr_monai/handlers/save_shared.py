@@ -6,7 +6,6 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from disinr_monai.checkpoint import save_shared
-from disinr_monai.distributed import rank
 from disinr_monai.networks import Field
 from disinr_monai.versions import versions
 
@@ -20,7 +19,7 @@ class SaveShared:
         modality: recorded in the file.
         info: JSON-ready facts to record; nothing personal.
         start: what a new subject encoder starts from, see :func:`disinr_monai.checkpoint.release_state`.
-        n_persons: how many persons the training scans show.
+        n_persons: how many persons the training scans show, those of other processes included.
     """
 
     def __init__(
@@ -36,9 +35,8 @@ class SaveShared:
         self.info, self.start, self.n_persons = info or {}, start, n_persons
 
     def attach(self, engine: Engine) -> None:
-        """Save at the end of the run (one process writes)."""
-        if rank() == 0:
-            engine.add_event_handler(Events.COMPLETED, self.save)
+        """Save at the end of the run (all processes take part, the first one writes)."""
+        engine.add_event_handler(Events.COMPLETED, self.save)
 
     def save(self, engine: Engine) -> None:
         """Write the file."""

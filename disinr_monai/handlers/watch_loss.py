@@ -11,7 +11,7 @@ from monai.engines import IterationEvents
 from monai.utils import CommonKeys
 from torch.optim import Optimizer
 
-from disinr_monai.distributed import n_processes
+from disinr_monai.distributed import world_size
 from disinr_monai.errors import InputError
 from disinr_monai.handlers.resume import ResumeCheckpoint
 
@@ -88,7 +88,7 @@ class WatchLoss:
         self._drop_gradients()
         where = f"iteration {engine.state.iteration}: {reason}"
         # One of many processes cannot go back alone.
-        if self.rollbacks >= self.max_rollbacks or n_processes() > 1 or not self.checkpoint.path.is_file():
+        if self.rollbacks >= self.max_rollbacks or world_size() > 1 or not self.checkpoint.path.is_file():
             raise InputError(
                 f"lr: expected training to converge, found that it diverges ({where}, {self.rollbacks} times gone "
                 "back); give a smaller --lr, or --amp false"
