@@ -200,7 +200,7 @@ def peers_trained(phantoms, tmp_path_factory):
     """One pre-training run for every peer that is pre-trained; SIREN with CT, the hash grid with MRI."""
     folders = {}
     for method in PRETRAINED:
-        for modality, backbone in (("mri", []), ("ct", ["siren"])):
+        for modality, backbone in (("mri", []), ("ct", ["siren"]), ("pet", [])):
             out = tmp_path_factory.mktemp(f"{modality}-{method}")
             run("train", [*backbone, method], modality, phantoms, out, max_epochs=1)
             folders[method, modality] = out, [*backbone, method]
