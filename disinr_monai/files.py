@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from disinr_monai.errors import InputError
 
@@ -59,39 +58,37 @@ def _cannot_write(path: Path, reason: str) -> InputError:
     return InputError(f"{path}: cannot be written ({reason}); free some space or give another --output_dir")
 
 
-_CLAIMED: dict[Path, IO[str]] = {}
+_CLAIMED: dict[tuple[int, int], int] = {}
 
 
 def claim_output_dir(folder: str | Path) -> None:
     """Keep other processes out of an output folder until this one ends, however it ends.
 
-    The lock (``.in_use``) belongs to the process, so the system lifts it after a kill too. Where the file system knows
-    no locks, nothing is checked.
+    The lock is on the folder itself and belongs to the process: the system lifts it after a kill too, and nothing is
+    written. Where the system or the file system knows no such locks, nothing is checked.
 
     Raises:
         InputError: another run has the folder.
     """
     if fcntl is None:
         return
-    path = Path(folder).resolve() / ".in_use"
-    if path in _CLAIMED and path.exists() and os.fstat(_CLAIMED[path].fileno()).st_ino == path.stat().st_ino:
+    handle = os.open(folder, os.O_RDONLY)
+    found = os.fstat(handle)
+    if (found.st_dev, found.st_ino) in _CLAIMED:  # a run after another in one process
+        os.close(handle)
         return
-    file = path.open("a+", encoding="ascii")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.seek(0)
-        owner = file.read(20).strip()
-        file.close()
+        os.close(handle)
         raise InputError(
-            f"output_dir: {folder} is in use by another run (process {owner}); wait for it or give another folder"
+            f"output_dir: {folder} is in use by another run; wait for it to end or give another folder"
         ) from None
     except OSError as error:  # a file system without locks
+        os.close(handle)
         logger.debug("no lock on %s: %s", folder, error)
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    _CLAIMED[path] = file
+        return
+    _CLAIMED[found.st_dev, found.st_ino] = handle
 
 
 @contextmanager

@@ -201,7 +201,7 @@ def peers_trained(phantoms, tmp_path_factory):
     """One pre-training run for every peer that is pre-trained; SIREN with CT, the hash grid with MRI."""
     folders = {}
     for method in PRETRAINED:
-        for modality, backbone in (("mri", []), ("ct", ["siren"])):
+        for modality, backbone in (("mri", []), ("ct", ["siren"]), ("pet", [])):
             out = tmp_path_factory.mktemp(f"{modality}-{method}")
             run("train", [*backbone, method], modality, phantoms, out, max_epochs=1)
             folders[method, modality] = out, [*backbone, method]
@@ -243,7 +243,11 @@ def test_pretrained_peers_need_their_own_checkpoint(trained, phantoms, tmp_path)
 
 def check_outputs(out: Path, phantoms: Path, modality: str, phase: str, method: str) -> None:
     rows = list(csv.DictReader((out / "metrics.csv").open()))
-    peers = {"mri": {"zero_filled", "sense", "l1_wavelet", "tv"}, "ct": {"fbp", "sirt", "tv"}}[modality]
+    peers = {
+        "mri": {"zero_filled", "sense", "l1_wavelet", "tv"},
+        "ct": {"fbp", "sirt", "tv"},
+        "pet": {"fbp", "mlem", "osem", "tv"},
+    }[modality]
     assert {row["method"] for row in rows} == ({method} | peers if phase == "evaluate" else {method})
     assert all(np.isfinite(float(row["psnr"])) for row in rows)
     sources = sorted((phantoms / modality).glob("*.nii.gz"))
