@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from tqdm import tqdm
@@ -32,7 +33,7 @@ class Progress:
     def _step(self, engine: Engine) -> None:
         output = engine.state.output
         if engine.state.iteration % 10 == 0 and isinstance(output, dict) and CommonKeys.LOSS in output:
-            self._bar.set_postfix(loss=f"{output[CommonKeys.LOSS].detach():.3g}", refresh=False)
+            self._bar.set_postfix(loss=f"{float(torch.as_tensor(output[CommonKeys.LOSS]).detach()):.3g}", refresh=False)
         self._bar.update()
 
     def _stop(self, engine: Engine) -> None:
