@@ -166,7 +166,7 @@ def test_a_failed_save_leaves_the_old_file(trained, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"model\.pt: cannot be written \(disk full\)"):
         save_shared(tmp_path / "model.pt", trained, "mri")
     assert (tmp_path / "model.pt").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]

@@ -15,8 +15,6 @@ from tests.conftest import ROOT
 from tests.test_readme import FENCE
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
-# The others share nearly all of their code with these.
-QUICK = {"ct"}
 
 
 def value(text: str):
@@ -44,9 +42,8 @@ def execute(command: str, monkeypatch) -> None:
         raise AssertionError(f"a tutorial has a command that no test runs: {command}")
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(p, id=p.stem, marks=[] if p.stem in QUICK else [pytest.mark.slow]) for p in TUTORIALS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for part in ("configs", "models", "scripts"):
