@@ -106,6 +106,7 @@ def canonical_slice_axis(shape: tuple[int, int, int], affine: NDArray) -> tuple[
 
 def _open_nifti(path: str | Path) -> tuple[Any, tuple[int, int, int]]:
     import nibabel as nib
+    from nibabel.orientations import io_orientation
 
     if not Path(path).is_file():
         raise InputError(f"{path}: expected a NIfTI file, found no such file")
@@ -127,7 +128,9 @@ def _open_nifti(path: str | Path) -> tuple[Any, tuple[int, int, int]]:
             f"{path}: expected a 2-D or 3-D image, found shape {tuple(image.shape)}; split the series "
             "into one file an image"
         )
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
+    affine = image.affine
+    usable = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-12
+    if not usable or np.isnan(io_orientation(affine)).any():  # also where one axis is next to nothing beside the others
         raise InputError(f"{path}: expected an invertible affine, found {image.affine.tolist()}; repair the header")
     check_announced(path, int(np.prod(shape, dtype=object)) * dtype.itemsize, str(path).lower().endswith(".gz"))
     return image, shape if len(shape) == 3 else (*shape, 1)

@@ -207,3 +207,11 @@ def test_real_mr_volumes(real_data):
         assert result.image.max() > 0
         assert min(result.spacing) > 0.5
         assert max(result.spacing) < 3
+
+
+def test_an_affine_with_two_axes_on_one_line(write_nifti):
+    affine = np.eye(4)
+    affine[0, :2], affine[1, 1] = 1e10, 1e-7
+    path = write_nifti(np.random.default_rng(0).random((5, 7, 3)).astype(np.float32), affine)
+    with pytest.raises(InputError, match="expected an invertible affine"):
+        read_image(_case(path, 0), "mri")
