@@ -16,7 +16,7 @@ from torch import nn
 
 from disinr_monai.checkpoint import load_prior, load_shared, read_checkpoint
 from disinr_monai.collected_warnings import collect_warnings
-from disinr_monai.distributed import rank, start_distributed
+from disinr_monai.distributed import local_device, rank, start_distributed
 from disinr_monai.errors import InputError
 from disinr_monai.files import claim_output_dir
 from disinr_monai.files import prepare_output_dir as _prepare
@@ -34,6 +34,7 @@ __all__ = [
     "known_keys",
     "load_pair",
     "load_start",
+    "local_device",
     "n_prior_passes",
     "place_moments",
     "prepare_output_dir",

@@ -28,6 +28,13 @@ def world_size() -> int:
     return dist.get_world_size() if _is_joined() else 1
 
 
+def local_device() -> torch.device:
+    """The device of this process: the GPU of its number on this machine, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
 def start_distributed(timeout_minutes: float = 30.0) -> tuple[int, int]:
     """Join the process group that ``torchrun`` describes: NCCL between CUDA devices, gloo between CPUs.
 

@@ -41,7 +41,7 @@ def test_texts_lose_what_names_a_person(text, expected):
 
 
 def test_settings_lose_paths_and_keep_the_rest():
-    paths = {"dataset_dir": "/scans", "output_dir": "OUT", "store": "sqlite:////home/doe/x.db", "home": "/home/doe/w"}
+    paths = {"dataset_dir": "/scans", "output_dir": "OUT", "store": "sqlite:////users/doe/x.db", "home": "/users/doe/w"}
     others = {"expression": "$data.list_cases(@dataset_dir)", "lr": 0.1, "method": "disinr"}
     hidden = names().settings(paths | others)
     assert hidden == dict.fromkeys(paths, "(hidden)") | others
@@ -87,7 +87,8 @@ def test_a_case_is_renamed_after_it_was_measured():
 
     case = Anonymize(names())(Guard(acquire)(CASES[0]))
     assert seen == ["Doe_John_s001"]  # noise and coils go by it
-    assert (case["name"], case["subject"], case["info"]) == ("case-001", "subject-001", {"slice": 1})
+    read = {"slice": 1, "read_as": "read as unknown format"}
+    assert (case["name"], case["subject"], case["info"]) == ("case-001", "subject-001", read)
     same = Anonymize(names(None))(Guard(acquire)(CASES[0]))
     assert same["name"] == "Doe_John_s001"
 

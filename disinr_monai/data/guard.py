@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,13 +8,11 @@ from monai.transforms import Transform
 from disinr_monai.data.describe import describe
 from disinr_monai.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 
 class Guard(Transform):
     """Run a transform on a case; a case that cannot be read becomes ``{"name", "subject", "path", "error"}``.
 
-    How the file was read is logged once, and kept as ``info["read_as"]``.
+    How the file was read is kept as ``info["read_as"]``.
 
     So one bad file does not end a batch of scans; the handler that writes results reports it at the end. Every case
     keeps its ``path``: DICOM output asks the source for its patient.
@@ -26,7 +23,6 @@ class Guard(Transform):
 
     def __init__(self, transform: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
         self.transform = transform
-        self._told: set[str] = set()
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -36,7 +32,4 @@ class Guard(Transform):
             return {"name": case["name"], "subject": case["subject"], "path": case["path"], "error": reason}
         info = result.setdefault("info", {})
         info["read_as"] = describe(info)
-        if result["name"] not in self._told:  # once, not in every epoch
-            self._told.add(result["name"])
-            logger.info("%s (%s): %s", result["name"], info.get("source", ""), info["read_as"])
         return result

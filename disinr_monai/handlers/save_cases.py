@@ -119,6 +119,8 @@ class SaveCases:
         if prediction is None:
             self._fail(case["error"])
             return
+        info = case["info"]
+        logger.info("%s (%s): %s", case["name"], info.get("source", "-"), info.get("read_as", "-"))
         image = torch.as_tensor(prediction)[0].detach()
         rows = [self._row(case, self.method, image, seconds, self.inferer)]
         history = list(self.inferer.history)

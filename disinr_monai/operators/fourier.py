@@ -96,6 +96,11 @@ class MultiCoilFourier(LinearOperator):
         """Complex samples measured, over all coils."""
         return int(self.mask.sum()) * self.range_shape[0]
 
+    @property
+    def gaps(self) -> str:
+        """``"lines"``, or ``"samples"`` where the pattern is two-dimensional."""
+        return "lines" if self._has_lines else "samples"
+
     def hold_out(self, fraction: float, generator: torch.Generator) -> Tensor:
         """Withhold k-space positions, the same in all coils, outside the middle twentieth of each axis.
 

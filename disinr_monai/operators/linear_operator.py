@@ -42,6 +42,9 @@ class LinearOperator(nn.Module, ABC):
     # True where no entry of A is negative (tomography): A^T W A 1 is then a diagonal that majorises A^T W A.
     is_additive = False
 
+    # What a scan leaves out: "samples" of it anywhere, "lines" of k-space, "readouts" of a trajectory or "views".
+    gaps = "samples"
+
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.domain_shape = tuple(int(n) for n in domain_shape)

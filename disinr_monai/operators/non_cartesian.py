@@ -41,6 +41,8 @@ class NonCartesianFourier(LinearOperator):
         ValueError: wrong shapes, a real-valued map, or positions that are not finite or outside the range.
     """
 
+    gaps = "readouts"
+
     def __init__(
         self, coil_sensitivity_maps: Tensor, trajectory: Tensor | NDArray, density: Tensor | NDArray | None = None
     ) -> None:
