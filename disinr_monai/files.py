@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import shutil
@@ -102,6 +103,8 @@ def staged_folder(folder: str | Path, own: tuple[str, ...] = ()) -> Iterator[Pat
         InputError: it cannot be written (read-only, full).
     """
     folder = Path(folder)
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}-????????"):  # of a kill
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:

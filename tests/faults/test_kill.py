@@ -103,6 +103,7 @@ def test_saving_survives(processes, tmp_path, seeds):
         seen += _check_results(folder)
         assert run(processes, jobs.reconstruct, str(folder), n_cases) == 0
         assert _check_results(folder) == n_cases
+        assert not [p for p in folder.iterdir() if p.name.startswith(".")], "remains of the kill"
         survived += 1
         shutil.rmtree(folder)
     assert seen > 0 or len(seeds) < 10, "no kill came after a first result: the test proves nothing"
@@ -111,10 +112,10 @@ def test_saving_survives(processes, tmp_path, seeds):
 
 def _check_results(folder: Path) -> int:
     """Every file that has its final name is whole; number of images."""
-    images = sorted(folder.glob("*/[!.]*.nii.gz"))
+    images = sorted(folder.glob("[!.]*/[!.]*.nii.gz"))
     for file in images:
         assert np.isfinite(nibabel.load(file).get_fdata()).all()
-    for file in folder.glob("*/[!.]*.png"):
+    for file in folder.glob("[!.]*/[!.]*.png"):
         Image.open(file).load()
     table = folder / "metrics.csv"
     if table.exists():
