@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 import pytest
@@ -20,10 +21,14 @@ def own_cache(cache, monkeypatch):
     monkeypatch.setenv("DISINR_CACHE", str(cache))
 
 
-def _schema(path) -> list[str]:
+def _schema(path) -> list:
     with sqlite3.connect(path) as connection:
         tables = [row[0] for row in connection.execute("select coalesce(sql, '') from sqlite_master")]
-        return sorted(tables) + [row[0] for row in connection.execute("select version_num from alembic_version")]
+        # Alembic copies the constraints of a table in the order of a set, which differs from process to process.
+        shapes = sorted(sorted(re.split(r"[\s,()]+", table)) for table in tables)
+        return shapes + [row[0] for row in connection.execute("select version_num from alembic_version")]
+            row[0] for row in connection.execute("select version_num from alembic_version")
+        ]
 
 
 @pytest.fixture
