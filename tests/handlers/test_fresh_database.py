@@ -27,8 +27,6 @@ def _schema(path) -> list:
         # Alembic copies the constraints of a table in the order of a set, which differs from process to process.
         shapes = sorted(sorted(re.split(r"[\s,()]+", table)) for table in tables)
         return shapes + [row[0] for row in connection.execute("select version_num from alembic_version")]
-            row[0] for row in connection.execute("select version_num from alembic_version")
-        ]
 
 
 @pytest.fixture
