@@ -375,6 +375,28 @@ def test_two_threads_give_the_image_of_one(modality):
     assert not images[1].requires_grad
 
 
+@pytest.mark.parametrize("mix", [0.0, 0.5, 1.0])
+def test_gaps_of_two_dimensions_mix_learned_and_classical(mix):
+    case, network = mri_case(), network_with(partial(make_prior, "mri"))
+    torch.nn.init.normal_(network.shared["prior"].refiner.last.weight, std=0.1)
+    lines = LearnedReconstruction(mixes={"samples": mix})
+    lines(None, network, case=case)
+    assert "classical_share" not in lines.history[0]  # a pattern of lines is judged as before
+
+    scattered = torch.rand(case["operator"].range_shape[1:], generator=torch.Generator().manual_seed(0)) < 0.5
+    scattered[8:16, 6:14] = True
+    operator = case["operator"].restrict(scattered.expand(case["operator"].range_shape))[0]
+    full = mri_case(acceleration=1)["measurement"]
+    case |= {"operator": operator, "measurement": full * operator.sampled}
+    assert operator.gaps == "samples"
+    images = {share: LearnedReconstruction(mixes={"samples": share})(None, network, case=case) for share in (0.0, 1.0)}
+    assert (images[0.0] - images[1.0]).abs().max() > 1e-3
+    method = LearnedReconstruction(mixes={"samples": mix})
+    mixed = method(None, network, case=case)
+    torch.testing.assert_close(mixed, torch.lerp(images[0.0], images[1.0], mix), rtol=1e-4, atol=1e-5)
+    assert method.history[0]["fallback"] == float(mix == 1)
+
+
 def test_data_consistency_solves_its_equation():
     case = mri_case()
     operator, y = case["operator"], case["measurement"]

@@ -97,15 +97,15 @@ class LearnedReconstruction(CaseInferer):
         if not self.guard:
             return learned
         share = min(errors, key=lambda k: errors[k] if k else float("inf"))
+        entry = {"iteration": 1, "held_out": errors[0.0], "held_out_classical": errors[share]}
         mix = self.mixes.get(operator.gaps)
         if mix is not None:
-            self.history.append({"iteration": 1, "classical_share": mix, "fallback": float(mix >= 1)})
+            self.history.append({**entry, "classical_share": mix, "fallback": float(mix >= 1)})
             logger.info("%.3g of the result is total variation with %.3g of its usual weight", mix, share)
             image = self._classical(prior, share, classical, operator, measurement, weights)
             return torch.lerp(learned, image, mix)
         # Also if it is not a number. A few withheld lines are a noisy judge: near a tie the learned image is kept.
         fallback = not errors[0.0] <= (1 + self.tolerance) * errors[share]
-        entry = {"iteration": 1, "held_out": errors[0.0], "held_out_classical": errors[share]}
         self.history.append({**entry, "fallback": float(fallback)})
         if not fallback:
             return learned

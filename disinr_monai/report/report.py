@@ -223,6 +223,8 @@ class Report:
         for entry in history:
             if "fallback" in entry:
                 kept = "the classical image is shown" if entry["fallback"] else "the learned image is kept"
+                if 0 < entry.get("classical_share", 1.0) < 1:
+                    kept = f"a mean of both is shown, {entry['classical_share']:.2g} of it classical"
                 notes.append(
                     f"Guard: error on withheld samples {entry['held_out']:.3g} (learned) and "
                     f"{entry['held_out_classical']:.3g} (classical): {kept}."
