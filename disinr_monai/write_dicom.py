@@ -1,5 +1,5 @@
 """Reconstructions as DICOM: derived CT and MR images with the geometry and, where there is one, the patient of the
-source. See ``docs/decisions/0014-outputs.md`` for the choice of objects."""
+source. See ``docs/decisions/0011-outputs.md`` for the choice of objects."""
 
 from __future__ import annotations
 
