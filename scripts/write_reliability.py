@@ -1,7 +1,7 @@
 """Put the table of a test run into docs/reliability.md.
 
-    DISINR_RELIABILITY=table.md make test-slow
-    python scripts/write_reliability.py table.md
+DISINR_RELIABILITY=table.md make test-slow
+python scripts/write_reliability.py table.md
 """
 
 from __future__ import annotations

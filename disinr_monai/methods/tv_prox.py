@@ -71,14 +71,14 @@ class TotalVariationProx:
         self.non_negative = non_negative
         self._step: float | Tensor = 1 / (4 * n_axes)
         self._spread: Tensor | None = None
-        if metric is not None:
-            self.set_metric(metric)
         self._dual = like.new_zeros((n_axes, *shape))
         self._momentum = torch.zeros_like(self._dual)
+        self._compiled = False
+        if metric is not None:
+            self.set_metric(metric)
         self._compiled = n_axes == 2 and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
         if self._compiled:
-            plane = like.new_ones(shape[1:])
-            self._planes = (plane if self._spread is None else self._spread[0], (self._step * plane).view_as(plane))
+            self._planes = self._spread_and_step()
         else:
             self._next, self._slope = (torch.zeros_like(self._dual) for _ in range(2))
             self._norm = like.new_zeros(shape[1:])
@@ -95,6 +95,13 @@ class TotalVariationProx:
             front, back = largest.narrow(axis, 0, n - 1), self._spread.narrow(axis, 1, n - 1)
             torch.maximum(front, back, out=front)
         self._step = 1 / (4 * n_axes) / largest
+        if self._compiled:
+            self._planes = self._spread_and_step()
+
+    def _spread_and_step(self) -> tuple[Tensor, Tensor]:
+        """``1/D`` and the size of a step, both ``S``."""
+        plane = self._dual.new_ones(self._dual.shape[2:])
+        return plane if self._spread is None else self._spread[0], (self._step * plane).view_as(plane)
 
     def __call__(self, image: Tensor, weight: float, n_iterations: int) -> Tensor:
         """The minimiser for ``b = image`` and ``λ = weight`` after ``n_iterations`` more steps."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import shutil
 
 import h5py
@@ -279,10 +278,8 @@ def test_contrasts_are_refused_by_name_or_selected(tmp_path, caplog):
     with pytest.raises(InputError, match="select: expected numbers for some of contrast, phase"):
         read_kspace(path, select={"echo": 1})
     (listed,) = list_cases(path, "mri")
-    with caplog.at_level(logging.INFO):
-        case = Guard(AcquireMRI(select={"contrast": 2}, acs=10, acceleration=2))(listed)
+    case = Guard(AcquireMRI(select={"contrast": 2}, acs=10, acceleration=2))(listed)
     said = "read as ISMRMRD HDF5, contrast 2, 3 coils, fully sampled, measurements taken away"
-    assert said in caplog.text
     assert case["info"]["read_as"].startswith(said)
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from monai.inferers import Inferer
 
-from disinr_monai.conjugate_gradients import conjugate_gradients
 from disinr_monai.data.trajectories import radial_trajectory
 from disinr_monai.errors import InputError
 from disinr_monai.methods.cg_sense import ConjugateGradient
@@ -166,24 +165,6 @@ def test_compiled_steps_are_those_of_tensor_operations(channels, with_metric, no
         given = image.clone()
         torch.testing.assert_close(compiled(given, weight, 4), plain(image, weight, 4), rtol=1e-10, atol=1e-12)
         assert torch.equal(given, image)
-
-
-def test_systems_side_by_side_are_solved_as_one_by_one():
-    generator = torch.Generator().manual_seed(0)
-    root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
-    right = (
-        torch.randn(3, 2, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 0.0, 50.0])[:, None, None]
-    )
-
-    def normal(x):
-        return (x.flatten(-2) @ (root.T @ root + torch.eye(6))).view_as(x)
-
-    together = conjugate_gradients(normal, right, 4, n_axes=2)
-    singly = torch.stack([conjugate_gradients(normal, one, 4) for one in right])
-    torch.testing.assert_close(together, singly)
-    assert not together[1].any()
-    exact = conjugate_gradients(normal, right, 40, n_axes=2)
-    torch.testing.assert_close(normal(exact), right)
 
 
 def test_warm_start_goes_on():
