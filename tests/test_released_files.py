@@ -24,7 +24,7 @@ PRIOR_INFO = INFO | {"n_splits", "variations", "start", "passes", "domain"}
 # Names of the public collections' subjects, and whatever looks like a path to a scan.
 PERSONAL = re.compile(
     rb"TCGA-\d|LIDC-IDRI-\d|C3L-\d|KiTS-\d|ACRIN-FLT-Breast_\d|CTC-\d{4}|StageII-Colorectal-CT-\d|sub-\d\d|ARC_M\d|"
-    rb"PatientName|\.nii|\.dcm|\.h5\b|/(?:home|Users)/|[A-Z]:\\\\Users"
+    rb"PatientName|\.nii|\.dcm|\.h5\b|/(?:home|Users|work)/|[A-Z]:\\\\Users"
 )
 
 
