@@ -146,7 +146,7 @@ def test_without_torchrun_the_overlay_is_refused(monkeypatch):
 
 # Two processes.
 
-# Of the weights of whole runs, relative: 2e-6, until rounding turns a rectifier on that was off, then 1e-2.
+# Of the weights of whole runs, relative: 1e-5 and less in most, 8e-3 in one; gradients are compared strictly.
 TOLERANCE = 5e-2
 CASES = [mri_case(shift=0.05 * i, seed=i, index=i) for i in range(5)]
 
@@ -246,7 +246,7 @@ def train_by_four(rank: int, folder: str) -> None:
 def check_gradients(folder: Path, world_size: int, batch_size: int) -> None:
     """Every step's gradient is what one process finds at the same weights for the whole batch.
 
-    Weights of whole runs are compared less strictly: rounding turns a rectifier on that was off, sooner or later.
+    Weights of whole runs are compared less strictly: the gradient is not continuous in the weights (rectifiers).
     """
     logs = [torch.load(folder / f"steps{rank}.pt", weights_only=True) for rank in range(world_size)]
     batches = -(-len(CASES) // batch_size)
