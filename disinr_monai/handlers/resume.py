@@ -85,8 +85,9 @@ class ResumeCheckpoint:
                 setattr(engine.state, name, self._complete[name])
             engine.state.epoch = self._complete["iteration"] // self._complete["epoch_length"]
         if rank() == 0:
-            for leftover in self.path.parent.glob(f".{self.path.stem}*-*{self.path.suffix}"):  # of a kill while saving
-                leftover.unlink(missing_ok=True)
+            for stem in (self.path.stem, "model"):  # of a kill while one of them was saved
+                for leftover in self.path.parent.glob(f".{stem}*-*.pt"):
+                    leftover.unlink(missing_ok=True)
 
     def _after_epoch(self, engine: Engine) -> None:
         due = time.monotonic() - self._last >= self.interval_seconds
