@@ -158,12 +158,21 @@ def interleaved(parts: dict[Any, Part], rounds: int) -> dict[Any, float]:
 
 
 def peak_memory_mb() -> float:
-    """Most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    """Most memory that this process has had.
+
+    Not ``ru_maxrss`` where Linux tells better: a child process inherits that number from its parent.
+    """
+    return _status_mb("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1024 if sys.platform != "darwin" else 1024**2
+    )
 
 
 def own_memory_mb() -> float:
     """Memory that this process has now and that is no file's (Linux; elsewhere 0)."""
+    return _status_mb("RssAnon")
+
+
+def _status_mb(name: str) -> float:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
-    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
