@@ -9,21 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from monai.bundle import ConfigParser
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.cases import first_case, row, settings  # noqa: E402
 from benchmarks.floor import floor, measure_rates  # noqa: E402
 from benchmarks.pretraining import adapt, in_own_process, pretrain  # noqa: E402
 from benchmarks.slices import together  # noqa: E402
 from benchmarks.steps import Step, clock, interleaved  # noqa: E402
-from disinr_monai import bundle  # noqa: E402
-from disinr_monai.data import list_cases  # noqa: E402
-from disinr_monai.data.phantoms import write_phantoms  # noqa: E402
+from benchmarks.whole_images import to_quality  # noqa: E402
 from disinr_monai.memory import keep_freed_memory  # noqa: E402
-from disinr_monai.metrics import image_metrics, to_display  # noqa: E402
 from disinr_monai.networks import tcnn_backend  # noqa: E402
 from disinr_monai.results import write_results  # noqa: E402
 
@@ -45,31 +40,6 @@ BARS = {
 }
 FULL = {"sizes": (128, 256, 512), "slices": (1, 4, 16), "subjects": (10, 50, 200), "rounds": 5, "iterations": 200}
 QUICK = {"sizes": (32, 48), "slices": (1, 2), "subjects": (2, 3), "rounds": 2, "iterations": 10}
-
-
-def settings(task: str, n: int, maps: str = "espirit") -> ConfigParser:
-    """The configs of `run inference`, at another matrix size."""
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / "configs" / f"{name}.json") for name in ("inference", task)])
-    parser["bundle_root"], parser["image_size"], parser["quiet"] = str(ROOT), n, True
-    if task == "mri":
-        parser["maps"] = maps
-        parser["acs"] = min(24, n // 4)
-    return parser
-
-
-def first_case(parser: ConfigParser, dataset_dir: str | None, n: int) -> dict[str, Any]:
-    """The first scan of a folder, or a phantom."""
-    task = parser["modality"]
-    with tempfile.TemporaryDirectory() as folder:
-        if dataset_dir is None:
-            write_phantoms(folder, task, 1, size=2 * n)
-        case = list_cases(dataset_dir or folder, task, 1)[0]
-        return parser.get_parsed_content("acquire")(case)
-
-
-def row(task: str, setting: str, method: str, seconds: float, **more: Any) -> dict[str, Any]:
-    return {"task": task, "setting": setting, "method": method, "subject": "speed", "seconds": seconds, **more}
 
 
 def sizes(options: dict[str, Any], dataset_dir: str | None, ratios: dict[str, float]) -> list[dict[str, Any]]:
@@ -143,61 +113,6 @@ def subjects(options: dict[str, Any], dataset_dir: str | None, ratios: dict[str,
     ratios["growth with subjects (exponent)"] = exponent(
         [(r["subjects"], r["seconds"]) for r in rows if r["method"] == "disinr"]
     )
-    return rows
-
-
-def to_quality(task: str, options: dict, dataset_dir: str | None, ratios: dict[str, float]) -> list[dict[str, Any]]:
-    """Time until the PSNR that NGP has at the end, and the default and the classical methods on the same scan."""
-    n = 256 if 256 in options["sizes"] else options["sizes"][-1]
-    parser = settings(task, n)
-    case = first_case(parser, dataset_dir, n)
-    loss, network = parser.get_parsed_content("loss"), parser.get_parsed_content("network_def")
-    bundle.load_pair(None, network, task, str(ROOT))
-    setting = f"whole image, {n}², {'AF 6' if task == 'mri' else '60 views'}"
-    rows = []
-
-    reference = to_display(case["reference"], task)
-    lr = float(parser.get_parsed_content("lr"))
-
-    def score(image: torch.Tensor) -> dict[str, float]:
-        return image_metrics(to_display(image, task, case["image_scale"]), reference)
-
-    def fit(method: str, start: Any, until: float = math.inf) -> list[tuple[float, float]]:
-        """Seconds and PSNR after every fifth iteration, until a PSNR is reached."""
-        step, seconds, curve, metrics = Step(method, case, loss, start, lr=lr), 0.0, [], {}
-        for iteration in range(1, options["iterations"] + 1):
-            begin = clock()
-            image = step()
-            seconds += clock() - begin
-            if iteration % 5 == 0:
-                metrics = score(image)
-                curve.append((seconds, metrics["psnr"]))
-                if metrics["psnr"] >= until:
-                    break
-        name = "disinr_paper" if method == "disinr" else method
-        rows.append(row(task, setting, name, seconds, iterations=iteration, curve=curve, **metrics))
-        return curve
-
-    # The last iterations add hundredths of a decibel: NGP's own time counts from where it is within 0.05 dB of its end.
-    curve = fit("ngp", None)
-    wanted = curve[-1][1] - 0.05
-    ngp_seconds = next(seconds for seconds, psnr in curve if psnr >= wanted)
-    reached = [seconds for seconds, psnr in fit("disinr", network, wanted) if psnr >= wanted]
-    ratios[f"ngp / disinr_paper, time to NGP's PSNR, {task}"] = ngp_seconds / reached[0] if reached else 0.0
-    methods = {"disinr": parser.get_parsed_content("learned"), **parser.get_parsed_content("classical")}
-    for method, inferer in methods.items():
-        if method == "disinr":  # beyond start-up: system matrices of parts of the views, compiled code
-            inferer(case["points"][None], network, case=case)
-        begin = clock()
-        image = inferer(case["points"][None], network, case=case)
-        seconds = clock() - begin
-        rows.append(row(task, setting, method, seconds, **score(image[0])))
-        if method == "disinr":
-            ratios[f"disinr, seconds a slice, {task}"] = seconds
-            quick = rows[-1]["psnr"] >= wanted
-            ratios[f"ngp / disinr, time to NGP's PSNR, {task}"] = ngp_seconds / seconds if quick else 0.0
-    for r in rows:
-        print(f"{task} {r['method']}: {r['psnr']:.2f} dB after {r['seconds']:.2f} s", flush=True)
     return rows
 
 

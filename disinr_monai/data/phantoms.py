@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.phantom_volume import chest_volume
 from disinr_monai.errors import InputError
 
-_FIELD_OF_VIEW = {"mri": 240.0, "ct": 400.0, "pet": 500.0}
+_FIELD_OF_VIEW = {"mri": 240.0, "ct": 400.0, "pet": 500.0, "volume": 400.0}
 
 
 class _Canvas:
@@ -178,16 +179,16 @@ def activity_phantom(size: int, rng: np.random.Generator) -> NDArray[np.float32]
 
 
 def write_phantoms(folder: str | Path, modality: str, n_subjects: int, size: int = 256, seed: int = 0) -> list[Path]:
-    """Write one 2-D phantom a subject as ``phantom-000.nii.gz`` ... in ``folder``: magnitude (MRI), HU (CT)
-    or activity (PET).
+    """Write one phantom a subject as ``phantom-000.nii.gz`` ... in ``folder``: a slice of magnitude (MRI), HU (CT) or
+    activity (PET), or a volume in HU.
 
     Subject ``i`` depends on ``seed`` and ``i`` only. The arrays are in RAS order, centred on the origin.
 
     Args:
         folder: created if it is not there.
-        modality: ``"mri"``, ``"ct"`` or ``"pet"``.
+        modality: ``"mri"``, ``"ct"``, ``"pet"`` or ``"volume"``.
         n_subjects: number of files.
-        size: pixels along both sides.
+        size: pixels along both sides; a volume has half as many slices.
         seed: of the whole set.
 
     Raises:
@@ -197,10 +198,12 @@ def write_phantoms(folder: str | Path, modality: str, n_subjects: int, size: int
 
     if modality not in _FIELD_OF_VIEW:
         raise InputError(f"modality: expected one of {sorted(_FIELD_OF_VIEW)}, found {modality!r}")
-    draw = {"mri": brain_phantom, "ct": thorax_phantom, "pet": activity_phantom}[modality]
+    draw = {"mri": brain_phantom, "ct": thorax_phantom, "pet": activity_phantom, "volume": chest_volume}[modality]
     spacing = _FIELD_OF_VIEW[modality] / size
-    affine = np.diag([spacing, spacing, 5.0, 1.0])
+    is_volume = modality == "volume"
+    affine = np.diag([spacing, spacing, spacing if is_volume else 5.0, 1.0])
     affine[:2, 3] = -(size - 1) / 2 * spacing
+    affine[2, 3] = -(size // 2 - 1) / 2 * spacing if is_volume else 0.0
     paths = []
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -208,7 +211,7 @@ def write_phantoms(folder: str | Path, modality: str, n_subjects: int, size: int
             image = draw(size, np.random.default_rng([seed, subject]))
             # The dash keeps the number from being read as a slice of one subject.
             path = Path(folder) / f"phantom-{subject:03d}.nii.gz"
-            nib.save(nib.Nifti1Image(image[..., None], affine), path)
+            nib.save(nib.Nifti1Image(np.atleast_3d(image), affine), path)
             paths.append(path)
     except OSError as error:
         raise InputError(f"{folder}: expected a folder that can be written, found {error.strerror or error}") from error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -48,3 +49,21 @@ def test_where_phantoms_cannot_be_written(tmp_path):
         write_phantoms(tmp_path / "file", "mri", 1, 32)
     with pytest.raises(InputError, match="modality: expected"):
         write_phantoms(tmp_path, "xray", 1)
+
+
+def test_a_volume_phantom_has_its_organs_where_the_affine_says(tmp_path):
+    (path,) = write_phantoms(tmp_path, "volume", 1, size=48, seed=1)
+    image = nibabel.load(path)
+    values = image.get_fdata()
+    assert values.shape == (48, 48, 24)
+    inverse = np.linalg.inv(image.affine)
+
+    def at(*mm):
+        return values[tuple(np.round(inverse @ [*mm, 1])[:3].astype(int))]
+
+    # RAS mm: lungs left and right, the liver low on the right, the spine behind, air around.
+    assert at(80, 0, 30) < -600
+    assert at(-80, 0, 30) < -600
+    assert 0 < at(60, 0, -90) < 120
+    assert at(0, -70, 0) > 100
+    assert at(-195, 0, 0) == -1000
