@@ -38,8 +38,8 @@ class Delivery:
     """Brings messages to MLflow in the background, through failures of the store, and loses none of them.
 
     A message that fails goes to the end of the line, so that it cannot hold up others, and after a pause of 1, 2, 4 …
-    30 s the next is tried. The user is told once that the store fails, and once that it works again. What is left at the
-    end of the run, or while the store is away, is kept in ``output_dir/mlflow_unsent``, and the next run with this
+    30 s the next is tried. The user is told once that the store fails, and once that it works again. What is left at
+    the end of the run, or while the store is away, is kept in ``output_dir/mlflow_unsent``, and the next run with this
     folder and store sends it before its own. A message that the store refuses for good is dropped, with one warning.
 
     Args:

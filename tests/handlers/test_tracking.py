@@ -78,7 +78,7 @@ def no_server(monkeypatch) -> str:
 
 
 def test_an_unreachable_server_does_not_stop_the_run(tmp_path, caplog, no_server):
-    handler, engine, n = track(tmp_path, tracking_uri=no_server)
+    _handler, engine, n = track(tmp_path, tracking_uri=no_server)
     started = time.monotonic()
     state = engine.run(range(n), max_epochs=1)
     assert state.iteration == n
@@ -187,7 +187,9 @@ def test_a_record_names_no_file_outside_its_folder(store, tmp_path):
     ]
     opening = {"experiment": "disinr", "name": "hostile-20260101-000000-abcdef", "when": 1.0, "uri": uri}
     opening["stamp"] = "20260101-000000-abcdef"
-    (folder / "record.json").write_text(json.dumps({"opening": opening, "messages": files, "saved": 2, "is_over": False}))
+    (folder / "record.json").write_text(
+        json.dumps({"opening": opening, "messages": files, "saved": 2, "is_over": False})
+    )
     (tmp_path / FOLDER / "damaged").mkdir()
     (tmp_path / FOLDER / "damaged" / "record.json").write_text("{")
     _handler, engine, n = track(tmp_path, tracking_uri=uri)
