@@ -166,7 +166,7 @@ def limited(more: float, phase: str, overlays: list[str], *options: str) -> subp
 def volumes(tmp_path_factory):
     """Three scans, of which the middle one is large."""
     folder = tmp_path_factory.mktemp("volumes")
-    for i, shape in enumerate([(24, 20, 16), (460, 460, 400), (20, 20, 20)]):
+    for i, shape in enumerate([(24, 20, 16), (300, 300, 280), (20, 20, 20)]):
         values = np.broadcast_to(volume((*shape[:2], 1)), shape) if i == 1 else volume(shape)
         nibabel.save(nibabel.Nifti1Image(np.asarray(values, dtype=np.int16), AFFINE), folder / f"scan-{i}.nii.gz")
     return folder
@@ -174,9 +174,9 @@ def volumes(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are Linux's")
-@pytest.mark.parametrize("more", [1e9, 2.7e9, 4.5e9])
+@pytest.mark.parametrize("more", [0.5e9, 1.4e9])
 def test_inference_of_a_batch(volumes, tmp_path, more):
-    """Full while the scan is read, while it is fitted, and while its result is made."""
+    """Full while the scan is read, and while it is fitted and drawn."""
     done = limited(
         more, "inference", ["inference", "volume", "ngp"], "--dataset_dir", str(volumes), "--output_dir", str(tmp_path),
         "--n_iterations", "3", "--points_per_step", "1000", "--max_voxels", "1000000000",
@@ -204,8 +204,8 @@ def test_inference_of_a_batch(volumes, tmp_path, more):
 def test_training(tmp_path, modality):
     write_phantoms(tmp_path / "scans", modality, n_subjects=2, size=64)
     done = limited(
-        1.2e9, "training", ["train", modality], "--dataset_dir", str(tmp_path / "scans"),
-        "--output_dir", str(tmp_path / "out"), "--image_size", "3000", "--max_epochs", "1",
+        0.7e9, "training", ["train", modality], "--dataset_dir", str(tmp_path / "scans"),
+        "--output_dir", str(tmp_path / "out"), "--image_size", "2400", "--max_epochs", "1",
     )  # fmt: skip
     assert done.returncode != 0
     told = done.stderr.strip().splitlines()[-1]

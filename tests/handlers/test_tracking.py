@@ -173,6 +173,35 @@ def test_what_is_refused_for_good_holds_up_nothing(store, caplog):
     assert "refuses some of this run" in told
 
 
+def test_a_refused_run_is_kept_for_another_day(store, tmp_path, caplog):
+    """Nothing can be logged to a deleted experiment until somebody restores it."""
+    uri = f"sqlite:///{store}/mlruns.db"
+    client = mlflow.MlflowClient(uri)
+    experiment_id = client.create_experiment("deleted")
+    client.delete_experiment(experiment_id)
+    started = time.monotonic()
+    handlers = []
+    for _ in range(2):
+        caplog.clear()
+        handler, engine, n = track(tmp_path, tracking_uri=uri, experiment_name="deleted")
+        engine.run(range(n), max_epochs=1)
+        handlers.append(handler)
+        refused, kept = warnings(caplog)
+        assert "refuses the run" in refused
+        assert "kept in" in kept
+    assert time.monotonic() - started < 10
+    client.restore_experiment(experiment_id)
+    caplog.clear()
+    handler, engine, n = track(tmp_path, tracking_uri=uri, experiment_name="deleted")
+    engine.run(range(n), max_epochs=1)
+    runs = {run.info.run_name: run for run in client.search_runs([experiment_id])}
+    assert runs.keys() == {each.run_name for each in [*handlers, handler]}
+    assert all(run.info.status == "FINISHED" for run in runs.values())
+    assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 4 for run in runs.values())
+    assert not warnings(caplog)
+    assert not (tmp_path / FOLDER).exists()
+
+
 def test_a_record_names_no_file_outside_its_folder(store, tmp_path):
     """Whoever could write a record could else have any file of the next user sent."""
     folder = tmp_path / FOLDER / "20260101-000000-abcdef"
