@@ -176,7 +176,7 @@ def volumes(tmp_path_factory):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are Linux's")
 @pytest.mark.parametrize("more", [0.5e9, 1.4e9])
 def test_inference_of_a_batch(volumes, tmp_path, more):
-    """Full while the scan is read, and while it is fitted and drawn."""
+    """At two limits: memory is full at different steps of the large scan."""
     done = limited(
         more, "inference", ["inference", "volume", "ngp"], "--dataset_dir", str(volumes), "--output_dir", str(tmp_path),
         "--n_iterations", "3", "--points_per_step", "1000", "--max_voxels", "1000000000",
