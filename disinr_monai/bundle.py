@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +19,7 @@ from disinr_monai.files import claim_output_dir
 from disinr_monai.files import prepare_output_dir as _prepare
 from disinr_monai.memory import keep_freed_memory
 from disinr_monai.on_disk import place_moments, subject_place
+from disinr_monai.out_of_memory import is_out_of_memory, out_of_memory, remember_settings
 from disinr_monai.progress import wants_bars
 from disinr_monai.run_checkpoint import check_pretrainable, load_pair, load_start, n_prior_passes
 
@@ -55,6 +56,8 @@ def start() -> None:
     keep_freed_memory()
     collect_warnings()
     check_overrides()
+    parser, _ = _find_config()
+    remember_settings(parser.config if parser is not None else {})
 
 
 def prepare_output_dir(output_dir: str | Path) -> Path:
@@ -200,8 +203,19 @@ def _find_config() -> tuple[Any, list[str]]:
     return parser, files
 
 
+def _scan_of(error: BaseException) -> str | None:
+    """Name of the scan that was being read when the error was raised."""
+    name, traceback = None, error.__traceback__
+    while traceback is not None:
+        case = traceback.tb_frame.f_locals.get("case")
+        if isinstance(case, Mapping) and "name" in case:
+            name = str(case["name"])
+        traceback = traceback.tb_next
+    return name
+
+
 def _install_excepthook() -> None:
-    """Show an :class:`InputError`, however deep MONAI wrapped it, as one line; leave other errors as they are."""
+    """Show an :class:`InputError` or the end of memory, however deep MONAI wrapped it, as one line; no other error."""
     previous = sys.excepthook
     if getattr(previous, "is_disinr", False):
         return
@@ -211,6 +225,9 @@ def _install_excepthook() -> None:
         while cause is not None:
             if isinstance(cause, InputError):
                 sys.stderr.write(f"error: {cause}\n")
+                return
+            if is_out_of_memory(cause):
+                sys.stderr.write(f"error: {out_of_memory(cause, _scan_of(cause) or 'this run')}\n")
                 return
             cause = cause.__cause__ or cause.__context__
         previous(kind, error, traceback)

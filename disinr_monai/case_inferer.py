@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from disinr_monai.crop import crop_image
 from disinr_monai.errors import InputError
 from disinr_monai.interpolation import interpolate
+from disinr_monai.out_of_memory import is_out_of_memory, out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,9 @@ class CaseInferer(Inferer):
             measured["measurement"] = count_model.corrected(case["measurement"])
         try:
             image = self.reconstruct(inputs, network, **measured)
-        except (InputError, ValueError, RuntimeError) as error:
-            case["error"] = f"{case['name']}: {error}"
+        except (InputError, ValueError, RuntimeError, MemoryError) as error:
+            is_full = is_out_of_memory(error)
+            case["error"] = str(out_of_memory(error, self.case_name)) if is_full else f"{case['name']}: {error}"
             return None
         if not bool(torch.isfinite(image).all()):
             case["error"] = f"{case['name']}: the reconstruction is not finite; lower the learning rate or turn amp off"

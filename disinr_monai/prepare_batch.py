@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from disinr_monai.distributed import own_index
 from disinr_monai.errors import InputError
+from disinr_monai.out_of_memory import tell_if_full
 
 
 def collate_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -68,7 +69,8 @@ def prepare_case(
         raise InputError(f"batch_size: the evaluator takes one scan at a time, found {len(batch)}")
     case = batch[0]
     if "error" not in case:
-        case.update(_to_device(case, device))
+        with tell_if_full(str(case["name"]), lambda text: case.update(error=text)):
+            case.update(_to_device(case, device))
     points, reference = case.get("points"), case.get("reference")
     if points is not None:
         points = MetaTensor(points.unsqueeze(0), affine=case["affine"])

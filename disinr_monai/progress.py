@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,6 +16,15 @@ logger = logging.getLogger(__name__)
 def wants_bars(quiet: bool) -> bool:
     """Whether bars can be drawn: not in a log file or a pipe, where each step would be a line."""
     return not quiet and sys.stderr.isatty()
+
+
+class _Bar(tqdm):
+    """A bar by the clock that nobody can set: tqdm's own would stand still for as long as the other is set back."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._time = time.monotonic
+        self.start_t = self.last_print_t = self._time()
 
 
 class Steps:
@@ -35,7 +45,7 @@ class Steps:
         self.total, self.name, self.done, self.leave, self.interval = total, name, initial, leave, interval
         self._initial, self._started = initial, time.monotonic()
         self._spoke, self._said, self._loss = self._started, 0, ""
-        self._bar = tqdm(total=total, initial=initial, desc=name, leave=leave) if wants_bars(quiet) else None
+        self._bar = _Bar(total=total, initial=initial, desc=name, leave=leave) if wants_bars(quiet) else None
         self._lines = not quiet and self._bar is None
 
     def update(self, loss: float | None = None) -> None:

@@ -7,12 +7,13 @@ from monai.transforms import Transform
 
 from disinr_monai.data.describe import describe
 from disinr_monai.errors import InputError
+from disinr_monai.out_of_memory import is_out_of_memory, out_of_memory
 
 
 class Guard(Transform):
-    """Run a transform on a case; a case that cannot be read becomes ``{"name", "subject", "path", "error"}``.
+    """Run a transform on a case; a failed one becomes ``{"name", "subject", "path", "error"}``.
 
-    How the file was read is kept as ``info["read_as"]``.
+    Failed is what cannot be read or does not fit into memory. How the file was read is kept as ``info["read_as"]``.
 
     So one bad file does not end a batch of scans; the handler that writes results reports it at the end. Every case
     keeps its ``path``: DICOM output asks the source for its patient.
@@ -27,7 +28,11 @@ class Guard(Transform):
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         try:
             result = {"path": case["path"], **self.transform(case)}
-        except (InputError, ValueError, OSError) as error:
+        except (InputError, ValueError, OSError, MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                error = out_of_memory(error, str(case["name"]))
+            elif isinstance(error, RuntimeError):
+                raise
             reason = str(error) if isinstance(error, InputError) else f"{case['path']}: {type(error).__name__}: {error}"
             return {"name": case["name"], "subject": case["subject"], "path": case["path"], "error": reason}
         info = result.setdefault("info", {})

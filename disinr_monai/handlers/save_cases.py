@@ -23,6 +23,7 @@ from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, prepare_output_dir
 from disinr_monai.methods import DirectInverse
 from disinr_monai.metrics import image_metrics, to_display
+from disinr_monai.out_of_memory import tell_if_full
 from disinr_monai.privacy import Names
 from disinr_monai.report import Report
 from disinr_monai.write_case import CaseWriter, view_affine
@@ -119,6 +120,10 @@ class SaveCases:
         if prediction is None:
             self._fail(case["error"])
             return
+        with tell_if_full(str(case["name"]), self._fail):
+            self._save(case, prediction, seconds)
+
+    def _save(self, case: dict[str, Any], prediction: Tensor, seconds: float) -> None:
         info = case["info"]
         logger.info("%s (%s): %s", case["name"], info.get("source", "-"), info.get("read_as", "-"))
         image = torch.as_tensor(prediction)[0].detach()

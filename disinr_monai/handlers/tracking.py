@@ -1,15 +1,9 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-import queue
-import shutil
-import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +13,20 @@ from monai.utils import CommonKeys
 
 from disinr_monai.distributed import rank
 from disinr_monai.errors import InputError
-from disinr_monai.handlers.fresh_database import start_database
-from disinr_monai.handlers.save_cases import summarise, write_metrics
-from disinr_monai.handlers.track_methods import log_methods
+from disinr_monai.handlers.delivery import METRICS_PER_CALL, Delivery
+from disinr_monai.handlers.save_cases import summarise
+from disinr_monai.handlers.unsent import Message
 from disinr_monai.privacy import Names
 from disinr_monai.versions import versions
-
-logger = logging.getLogger(__name__)
-
-_METRICS_PER_CALL = 1000  # MLflow's limits for one log_batch call
-_PARAMS_PER_CALL = 100
-_FLUSH_SECONDS = 120.0
 
 
 class Tracking:
     """Log a run to MLflow without making it wait.
 
-    One background thread opens the store and sends batches; the engine only
-    appends to a list. A store that fails is reported once and the run goes on. The run ends as FINISHED, FAILED after
-    an exception, or KILLED when the process ends early.
+    The engine only says what is to be logged, as plain data; :class:`~disinr_monai.handlers.delivery.Delivery` sends it
+    in the background. A store that fails is reported once, the run goes on, and what could not be sent is sent later,
+    if need be by the next run with this ``output_dir``. The run ends as FINISHED, FAILED after an exception, or KILLED
+    when the process ends early.
 
     MONAI's ``MLFlowHandler`` writes twice per iteration (42 ms), joins any unfinished run of the experiment, and leaves
     crashed runs RUNNING; hence this one.
@@ -91,12 +80,10 @@ class Tracking:
         self.names = names or Names(anonymize=False)
         self._is_server = not uri.startswith("sqlite:///")
         self._hides = self.names.everywhere or (self.names.on_servers and self._is_server)
-        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._worker: threading.Thread | None = None
-        self._client: Any = None
-        self._run_id = self._experiment_id = ""
+        self._stamp = stamp
+        self._delivery: Delivery | None = None
+        self._began = (time.time(), time.monotonic())
         self._losses: list[tuple[torch.Tensor, int, float]] = []
-        self._failed = False
         self._n_cases = 0
 
     def attach(self, engine: Engine) -> None:
@@ -110,20 +97,30 @@ class Tracking:
         engine.add_event_handler(Events.COMPLETED, self._completed)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._exception)
 
-    # What the engine calls: cheap, no waiting.
-
     def _start(self, engine: Engine) -> None:
         self.names.write_table(self.output_dir, elsewhere=self._is_server)
-        self._worker = threading.Thread(target=self._work, name="mlflow", daemon=True)
-        self._worker.start()
-        self._jobs.put(self._open)
+        self._began = (time.time(), time.monotonic())
+        opening = {
+            "experiment": self.experiment_name, "name": self.run_name, "stamp": self._stamp, "when": self._began[0]
+        }  # fmt: skip
+        self._delivery = Delivery(self.output_dir, self.uri, self._now)
+        self._delivery.start(opening, self._details)
         atexit.register(self._finish, "KILLED")
+
+    def _details(self) -> Message:
+        params = self.names.settings(self.params) if self._hides else self.params
+        return {"kind": "open", "params": dict(params), "tags": {**versions(), **self.tags}}
+
+    def _now(self) -> float:
+        """Seconds since 1970, by the clock as it stood at the start: one that is set meanwhile reorders no curve."""
+        wall, start = self._began
+        return wall + time.monotonic() - start
 
     def _loss(self, engine: Engine) -> None:
         output = engine.state.output
         if isinstance(output, dict) and CommonKeys.LOSS in output:
             loss = torch.as_tensor(output[CommonKeys.LOSS]).detach()
-            self._losses.append((loss, engine.state.iteration, time.time()))
+            self._losses.append((loss, engine.state.iteration, self._now()))
             if len(self._losses) >= 100:
                 self._send_losses()
 
@@ -138,7 +135,7 @@ class Tracking:
         history, case = list(self.inferer.history), self._n_cases
         self._n_cases += 1
         keys = ("loss", "held_out")
-        now = time.time()
+        now = self._now()
         curve = [(f"case_{case}_{k}", e[k], int(e["iteration"]), now) for e in history for k in keys if k in e]
         self._log_metrics(curve)
 
@@ -156,95 +153,37 @@ class Tracking:
         raise error
 
     def _log_results(self) -> None:
-        rows, now = [self.names.row(row) if self._hides else row for row in self.results.rows], time.time()
+        rows, now = [self.names.row(row) if self._hides else row for row in self.results.rows], self._now()
         summaries = summarise(rows)
         named = {f"{method}_{key}": value for method, numbers in summaries.items() for key, value in numbers.items()}
         # The method of the run again under plain names: runs of different methods are then compared column by column.
         named |= summaries.get(self.tags.get("method", ""), {})
         self._log_metrics([(key, float(value), 0, now) for key, value in named.items()])
         tags = {**versions(), **{k: v for k, v in self.tags.items() if k != "method"}}
-        self._jobs.put(lambda: log_methods(self._client, self._experiment_id, self._run_id, rows, tags))
+        self._put({"kind": "methods", "rows": rows, "tags": tags, "when": now})
         for picture in self.results.pictures:
             name = picture.parent.name
             shown = self.names.cases.get(name, name) if self._hides else name
-            self._jobs.put(lambda p=picture, n=shown: self._log_file(p, f"{n}_recon.png", "pictures"))
-        self._jobs.put(lambda: self._log_table(rows))
+            self._put({"kind": "file", "path": str(picture), "name": f"{shown}_recon.png", "folder": "pictures"})
+        self._put({"kind": "table", "rows": rows})
         page = self.output_dir / "report.html"
         if not self._hides or self.names.everywhere:  # else the page has the names that must not be sent
-            self._jobs.put(lambda: self._log_file(page, page.name))
-
-    def _log_table(self, rows: list[dict[str, Any]]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            table = Path(folder) / "metrics.csv"
-            write_metrics(table, rows)
-            self._client.log_artifact(self._run_id, str(table))
-
-    def _log_file(self, path: Path, name: str, folder: str | None = None) -> None:
-        """Log a file under a name that need not be its own."""
-        if not path.is_file():
-            return
-        if path.name == name:
-            self._client.log_artifact(self._run_id, str(path), folder)
-            return
-        with tempfile.TemporaryDirectory() as temporary:
-            self._client.log_artifact(self._run_id, str(shutil.copy(path, Path(temporary) / name)), folder)
+            self._put({"kind": "file", "path": str(page), "name": page.name, "folder": None})
 
     def _log_metrics(self, metrics: list[tuple[str, float, int, float]]) -> None:
-        for first in range(0, len(metrics), _METRICS_PER_CALL):
-            part = metrics[first : first + _METRICS_PER_CALL]
-            self._jobs.put(lambda part=part: self._send_metrics(part))
-
-    def _finish(self, status: str) -> None:
-        worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        atexit.unregister(self._finish)
-        self._jobs.put(lambda: self._client.set_terminated(self._run_id, status))
-        self._jobs.put(None)
-        worker.join(_FLUSH_SECONDS)
-        if worker.is_alive():
-            logger.warning("MLflow at %s did not answer in time; this run's record is incomplete", self.uri)
-
-    # What the background thread does.
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if self._failed:
-                continue
-            try:
-                job()
-            except Exception as error:
-                self._failed = True
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                logger.warning("MLflow at %s failed (%s); the run goes on without it", self.uri, reason)
-
-    def _open(self) -> None:
-        import mlflow
-        from mlflow.entities import Param, RunTag
-
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        local = self.uri.startswith("sqlite:///")
-        if local:
-            start_database(Path(self.uri.removeprefix("sqlite:///")))
-        self._client = mlflow.MlflowClient(tracking_uri=self.uri)
-        experiment = self._client.get_experiment_by_name(self.experiment_name)
-        if experiment is None:
-            location = Path(self.uri.removeprefix("sqlite:///")).parent / "mlruns" if local else None
-            self._experiment_id = self._client.create_experiment(
-                self.experiment_name, artifact_location=None if location is None else location.resolve().as_uri()
-            )
-        else:
-            self._experiment_id = experiment.experiment_id
-        self._run_id = self._client.create_run(self._experiment_id, run_name=self.run_name).info.run_id
-        given = self.names.settings(self.params) if self._hides else self.params
-        params = [Param(key.replace("#", ".")[:250], str(value)[:6000]) for key, value in given.items()]
-        tags = [RunTag(key, str(value)) for key, value in {**versions(), **self.tags}.items()]
-        self._client.log_batch(self._run_id, tags=tags)
-        for first in range(0, len(params), _PARAMS_PER_CALL):
-            self._client.log_batch(self._run_id, params=params[first : first + _PARAMS_PER_CALL])
+        for first in range(0, len(metrics), METRICS_PER_CALL):
+            self._send_metrics(metrics[first : first + METRICS_PER_CALL])
 
     def _send_metrics(self, metrics: list[tuple[str, float, int, float]]) -> None:
-        from mlflow.entities import Metric
+        self._put({"kind": "metrics", "metrics": metrics})
 
-        batch = [Metric(key, value, int(when * 1000), step) for key, value, step, when in metrics]
-        self._client.log_batch(self._run_id, metrics=batch)
+    def _put(self, message: Message) -> None:
+        if self._delivery is not None:
+            self._delivery.put(message)
+
+    def _finish(self, status: str) -> None:
+        delivery, self._delivery = self._delivery, None
+        if delivery is None:
+            return
+        atexit.unregister(self._finish)
+        delivery.finish({"kind": "end", "status": status, "when": self._now()})

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from disinr_monai.networks.mlp import MLP
 from disinr_monai.networks.refiner import Refiner
+from disinr_monai.out_of_memory import in_parts
 
 
 class Field(nn.Module, ABC):
@@ -62,11 +63,18 @@ class Field(nn.Module, ABC):
 
     @torch.no_grad()
     def image(self, points: Tensor, subject: int = 0, chunk: int = 2**16) -> Tensor:
-        """Image ``(C, *S)`` at points ``(D, *S)``, ``chunk`` of them at a time so that memory stays bounded."""
+        """Image ``(C, *S)`` at points ``(D, *S)``, ``chunk`` of them at a time so that memory stays bounded.
+
+        Where even that does not fit, fewer at a time.
+        """
         points = torch.as_tensor(points)
         columns = points.flatten(1)
-        values = [self.render(part.t().contiguous(), subject=subject).t() for part in columns.split(chunk, dim=1)]
-        return torch.cat(values, 1).reshape(self.out_channels, *points.shape[1:])
+
+        def rendered(chunk: int) -> Tensor:
+            values = [self.render(part.t().contiguous(), subject=subject).t() for part in columns.split(chunk, dim=1)]
+            return torch.cat(values, 1)
+
+        return in_parts(rendered, chunk).reshape(self.out_channels, *points.shape[1:])
 
     def fresh_subject(self) -> nn.Module:
         """A copy of the first subject's part."""
