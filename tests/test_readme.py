@@ -49,7 +49,7 @@ def bundle_commands() -> list[tuple[str, Path, list[str]]]:
         for _, text in blocks(page, "bash"):
             for line in text.replace("\\\n", " ").splitlines():
                 if "-m monai.bundle run" in line:
-                    words = shlex.split(line, comments=True)
+                    words = shlex.split(re.sub(r"\s#.*", "", line))  # not the # of `--encoder#seed`
                     run_id = words[words.index("run") + 1]
                     found.append((f"{page.stem}-{run_id}-{len(found)}", page, words[words.index("run") + 1 :]))
     return found
