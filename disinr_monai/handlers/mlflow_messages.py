@@ -15,6 +15,9 @@ from disinr_monai.handlers.save_cases import write_metrics
 from disinr_monai.handlers.track_methods import log_methods
 from disinr_monai.handlers.unsent import Message
 
+# MLflow tells its makers how it is used as soon as it is imported; a hospital's network should not hear of it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 _PARAMS_PER_CALL = 100  # MLflow's limit for one log_batch call
 _NOT_FOR_GOOD = (401, 408, 425, 429)  # not logged in, timeout, too early, too many
 

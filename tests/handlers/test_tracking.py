@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -324,3 +326,11 @@ def test_who_is_named_where(store, tmp_path, anonymize, is_server):
         assert run.data.params["note"] == "of case-002"
     # The page on disk names cases by their files unless everything is neutral.
     assert ("report.html" in artifacts) is (not hidden or anonymize == "true")
+
+
+def test_mlflow_does_not_report_usage():
+    code = (
+        "import disinr_monai.handlers, mlflow; from mlflow.telemetry.utils import is_telemetry_disabled as off; "
+        "raise SystemExit(not off())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
