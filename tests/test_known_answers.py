@@ -238,7 +238,7 @@ def whole(path: Path, kind: str, offset: float) -> Iterator[Answer]:
     """A whole volume: both halves of it in turn."""
     (listed,) = list_cases(path, "volume")
     case = AcquireVolume(volume_modality=kind)(listed)
-    low, high = ((-800.0, 400.0) if kind == "ct" else (-np.inf, np.inf))
+    low, high = (-800.0, 400.0) if kind == "ct" else (-np.inf, np.inf)
     for z, strong in ((7.5, 800.0), (-7.5, 400.0)):
         place = lambda p, z=z: CENTRE + [*p, z]  # noqa: E731
         yield Answer(case, place, *np.clip([strong + offset, -500.0 + offset, offset], low, high), 1.0)
@@ -255,7 +255,8 @@ def volume_dicom(folder: Path) -> Iterator[Answer]:
 # --- Projections: chords are known along every line ---
 
 WATER = 0.02  # 1/mm
-ELLIPSES = [(0.0, 0.0, 40.0, 34.0, 0.0, WATER), (*STRONG, 7.0, 7.0, 0.0, 0.8 * WATER), (*WEAK, 7.0, 7.0, 0.0, -0.5 * WATER)]
+BONE, LUNG = 0.8 * WATER, -0.5 * WATER
+ELLIPSES = [(0.0, 0.0, 40.0, 34.0, 0.0, WATER), (*STRONG, 7.0, 7.0, 0.0, BONE), (*WEAK, 7.0, 7.0, 0.0, LUNG)]
 
 
 def sinogram(folder: Path, kind: str, affine: np.ndarray | None) -> Iterator[Answer]:
@@ -365,9 +366,7 @@ def test_the_sign_of_the_phase_is_kept(door, tmp_path):
     answer = next(iter(door(tmp_path)))
     image = torch.complex(*DirectInverse()(None, None, case=answer.case)[0]).numpy()
     to_index = np.linalg.inv(np.asarray(answer.case["affine"]))
-    strong, weak = (
-        image[tuple(np.rint((to_index @ [*answer.place(p), 1])[:2]).astype(int))] for p in (STRONG, WEAK)
-    )
+    strong, weak = (image[tuple(np.rint((to_index @ [*answer.place(p), 1])[:2]).astype(int))] for p in (STRONG, WEAK))
     assert np.degrees(np.angle(weak / strong)) == pytest.approx(90, abs=10)
 
 

@@ -16,17 +16,20 @@ from torch.utils.data import DataLoader
 
 from disinr_monai.adaptation import AdaptationInferer
 from disinr_monai.collected_warnings import collect_warnings
+from disinr_monai.count_model import EmissionCounts, TransmissionCounts
 from disinr_monai.data import AcquireCT, AcquireMRI, AcquirePET, AcquireVolume, list_cases
 from disinr_monai.handlers import SaveCases
 from disinr_monai.losses import MeasurementLoss
-from disinr_monai.methods import MLEM, DirectInverse, TotalVariation
+from disinr_monai.methods import MLEM, DirectInverse, SeparableSurrogates, TotalVariation
+from disinr_monai.operators import PETProjection
 from disinr_monai.prepare_batch import collate_cases, prepare_case
 from disinr_monai.report import Report
-from disinr_monai.self_check import Residual, measure_residual
+from disinr_monai.self_check import measure_residual
 from disinr_monai.self_check.budget import budget_spent
 from disinr_monai.self_check.residual import poor_fit
 from tests.data.ismrmrd_files import Writer, grid, header
-from tests.problems import mri_case, small_naive
+from tests.faults.record import record
+from tests.problems import blob, mri_case, small_naive
 from tests.test_prior import ct_case
 
 POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])
@@ -61,8 +64,150 @@ def swapped_coils(case: dict) -> dict:
     return {**case, "operator": operator.with_maps(maps.flip(0))}
 
 
+def measured(case: dict, change) -> dict:
+    return {**case, "measurement": change(case["measurement"].clone())}
+
+
+def spike(kspace: torch.Tensor) -> torch.Tensor:
+    kspace[0, 5, 4] += kspace.abs().max()
+    return kspace
+
+
+def moved(kspace: torch.Tensor) -> torch.Tensor:
+    """The patient moved by three pixels for every second line."""
+    turn = torch.exp(2j * math.pi * 3 * torch.arange(24) / 24)[:, None]
+    lines = torch.nonzero(kspace.abs().sum((0, 1))).flatten()[::2]
+    kspace[..., lines] *= turn
+    return kspace
+
+
+def cut(values: torch.Tensor) -> torch.Tensor:
+    values[..., 38:41] = 0
+    return values
+
+
+def turned_maps(case: dict) -> dict:
+    operator = case["operator"]
+    maps = torch.fft.fftshift(operator.maps, dim=(-2, -1))
+    return {**case, "operator": operator.with_maps(maps.flip(-1) * torch.exp(1j * torch.linspace(0, 3, 20)))}
+
+
+def pet_case(seed: int = 0, counts: float = 3e5) -> dict:
+    """Emission counts of the blob, a third of them background."""
+    operator = PETProjection(
+        image_shape=(32, 32), pixel_spacing=4.0, angles=np.arange(48) * math.pi / 48, n_bins=48, bin_spacing=4.0
+    )
+    trues = operator(blob(32, 32)[None])
+    scale = counts * 2 / 3 / float(trues.sum())
+    operator = PETProjection(
+        image_shape=(32, 32), pixel_spacing=4.0, angles=np.arange(48) * math.pi / 48, n_bins=48, bin_spacing=4.0,
+        sensitivity=scale,
+    )  # fmt: skip
+    background = torch.full(operator.range_shape, counts / 3 / trues.numel())
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "name": "pet",
+        "subject": "pet",
+        "info": {},
+        "operator": operator,
+        "measurement": torch.poisson(scale * trues + background, generator=generator),
+        "count_model": EmissionCounts(background),
+    }
+
+
+def transmission_case(seed: int = 0, blank: float = 1e3) -> dict:
+    case = pet_case()
+    operator = PETProjection(
+        image_shape=(32, 32), pixel_spacing=4.0, angles=np.arange(48) * math.pi / 48, n_bins=48, bin_spacing=4.0,
+        sensitivity=0.0096,
+    )  # fmt: skip
+    model = TransmissionCounts(torch.full(operator.range_shape, blank))
+    expected = model.expected(operator(blob(32, 32)[None]))
+    counts = torch.poisson(expected, generator=torch.Generator().manual_seed(seed))
+    return {**case, "operator": operator, "measurement": counts, "count_model": model}
+
+
 TV = {"mri": TotalVariation(tv_weight=7e-4, n_iterations=60)}
 TV["ct"] = TotalVariation(tv_weight=1.2, absolute=True, non_negative=True, n_iterations=60)
+TV["pet"] = MLEM(n_iterations=20, n_subsets=4)
+TV["transmission"] = SeparableSurrogates(n_iterations=60)
+CASES = {"mri": mri_case, "ct": ct_case, "pet": pet_case, "transmission": transmission_case}
+AIR = math.log(1.2) / 0.024
+MISMATCHES = {
+    "coils in another order": ("mri", swapped_coils),
+    "coil maps turned": ("mri", turned_maps),
+    "spike": ("mri", lambda case: measured(mri_case(acceleration=1), spike)),
+    "motion": ("mri", lambda case: measured(case, moved)),
+    "weak coil": ("mri", lambda case: measured(case, lambda y: y * torch.tensor([0.4, 1.0])[:, None, None])),
+    "gantry the other way": ("ct", lambda case: measured(case, lambda y: y.flip(1))),
+    "axis of rotation": ("ct", lambda case: measured(case, lambda y: y.roll(1, -1))),
+    "too many photons in the air scan": ("ct", lambda case: measured(case, lambda y: y + AIR)),
+    "too few": ("ct", lambda case: measured(case, lambda y: y - AIR)),
+    "dead cells": ("ct", lambda case: measured(case, cut)),
+    "a view lost": ("ct", lambda case: measured(case, lambda y: y * (torch.arange(24) != 7)[:, None])),
+    "background forgotten": ("pet", lambda case: {**case, "count_model": EmissionCounts(torch.zeros(()))}),
+    "counts scaled": ("pet", lambda case: measured(case, lambda y: 2 * y)),
+    "dead bins": ("pet", lambda case: measured(case, lambda y: y * (abs(torch.arange(48) - 25) > 1))),
+    "views and bins mixed up": ("pet", lambda case: measured(case, lambda y: y.transpose(-1, -2))),
+    "blank scan too high": ("transmission", lambda case: blank_of(case, 1.2)),
+    "blank scan too low": ("transmission", lambda case: blank_of(case, 0.8)),
+}
+
+
+def blank_of(case: dict, factor: float) -> dict:
+    return {**case, "count_model": TransmissionCounts(factor * case["count_model"].blank)}
+
+
+def fit_of(kind: str, case: dict) -> str:
+    method = TV[kind]
+    assert method(None, None, case=case) is not None
+    return poor_fit(method.residual)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", CASES)
+def test_a_good_scan_passes(kind, seed):
+    assert fit_of(kind, CASES[kind](seed=seed)) == ""
+
+
+@pytest.mark.parametrize("change", [{"counts": 1e4}, {"counts": 1e7}])
+def test_counts_of_any_number_pass(change):
+    assert fit_of("pet", pet_case(**change)) == ""
+
+
+@pytest.mark.parametrize("name", MISMATCHES)
+def test_a_mismatch_is_caught(name):
+    kind, change = MISMATCHES[name]
+    found = bool(fit_of(kind, change(CASES[kind]())))
+    record("scan and forward model that do not fit", 1, int(found), "caught by the self-check")
+    assert found
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("mri", lambda case: measured(case, lambda y: y * torch.exp(1j * torch.linspace(0, 6, 24))[:, None])),
+        ("pet", lambda case: measured(case, lambda y: y.flip(-1))),
+    ],
+    ids=["object shifted", "mirrored"],
+)
+def test_what_it_cannot_see(kind, change):
+    """Another object would have given the same measurement: no residual tells (docs/reliability.md)."""
+    assert fit_of(kind, change(CASES[kind]())) == ""
+
+
+def test_the_true_image_leaves_noise():
+    case = pet_case()
+    assert measure_residual(case, blob(32, 32)[None]).over_noise == pytest.approx(1, abs=0.05)
+    case = mri_case()
+    image = torch.stack((case["reference"][0], torch.zeros(24, 20)))
+    found = measure_residual(case, image)
+    assert found.kind == "k-space"
+    assert found.unexplained < 0.005
+    case = ct_case()
+    found = measure_residual(case, case["reference"])
+    assert found.structured < 0.1
+    assert measure_residual(case, 1.1 * case["reference"]).unexplained == pytest.approx(0.1, rel=0.1)
 
 
 def test_a_misfit_marks_log_table_and_report(tmp_path, caplog):
@@ -156,7 +301,7 @@ def test_it_is_said_once_and_marked_on_every_case(tmp_path, caplog):
     rows, page, said = run(tmp_path / "good", [case], DirectInverse(), "mri", caplog)
     assert rows[0]["marks"] == ""
     assert said == []
-    assert "ul class=\"marks\"" not in page
+    assert 'ul class="marks"' not in page
 
 
 # --- Early stopping ---

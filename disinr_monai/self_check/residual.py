@@ -13,7 +13,7 @@ from disinr_monai.operators.view_operator import ViewOperator
 # What good scans stay below and most mismatches exceed, by measurement: docs/decisions/0014-the-self-check.md.
 KSPACE_UNEXPLAINED, KSPACE_OVER_NOISE = 0.05, 1.5
 INTEGRALS_UNEXPLAINED, INTEGRALS_STRUCTURED = 0.01, 0.5
-COUNTS_OVER_NOISE, COUNTS_STRUCTURED = 1.2, 0.05
+COUNTS_UNEXPLAINED, COUNTS_STRUCTURED, COUNTS_SCATTERED = 0.03, 0.15, 1.3
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def poor_fit(residual: Residual) -> str:
         is_poor = residual.unexplained > KSPACE_UNEXPLAINED and not residual.over_noise <= KSPACE_OVER_NOISE
         found = f"{left} is left over, {residual.over_noise:.3g} times the power of noise"
         usual = f"at most {100 * KSPACE_UNEXPLAINED:g} %"
-        causes = "coil maps of another scan, motion, wrong lines or trajectory, a bad coil"
+        causes = "coil maps (try --maps joint), motion, wrong lines or trajectory, a bad coil"
     elif residual.kind == "integrals":
         is_poor = residual.unexplained > INTEGRALS_UNEXPLAINED and residual.structured > INTEGRALS_STRUCTURED
         found = f"{left} is left over, {100 * residual.structured:.0f} % of that in common to neighbouring rays"
@@ -86,10 +86,13 @@ def poor_fit(residual: Residual) -> str:
         usual += " in common"
         causes = "order or direction of the angles, axis of rotation, air calibration, dead cells, motion"
     elif residual.kind == "counts":
-        is_poor = residual.over_noise > COUNTS_OVER_NOISE or residual.structured > COUNTS_STRUCTURED
-        found = f"{residual.over_noise:.3g} times the power of Poisson noise is left over, "
-        found += f"{100 * residual.structured:.0f} % of it in common to neighbouring lines"
-        usual = f"at most {COUNTS_OVER_NOISE:g} times and {100 * COUNTS_STRUCTURED:g} %"
+        structured = residual.structured * residual.over_noise
+        scattered = residual.over_noise - structured
+        is_poor = residual.unexplained > COUNTS_UNEXPLAINED and structured > COUNTS_STRUCTURED
+        is_poor |= scattered > COUNTS_SCATTERED
+        found = f"{left} is left over, {structured:.2g} times the power of Poisson noise in common to neighbouring "
+        found += f"lines and {scattered:.2g} times in single ones"
+        usual = f"at most {100 * COUNTS_UNEXPLAINED:g} % or {COUNTS_STRUCTURED:g} times, and {COUNTS_SCATTERED:g} times"
         causes = "background, attenuation or blank scan, counts that were scaled or corrected, dead bins, motion"
     else:
         return ""
