@@ -60,6 +60,7 @@ class CaseInferer(Inferer):
             measured["measurement"] = count_model.corrected(case["measurement"])
         try:
             image = self.reconstruct(inputs, network, **measured)
+            self.residual = measure_residual(case, image)
         except (InputError, ValueError, RuntimeError, MemoryError) as error:
             is_full = is_out_of_memory(error)
             case["error"] = str(out_of_memory(error, self.case_name)) if is_full else f"{case['name']}: {error}"
@@ -67,7 +68,6 @@ class CaseInferer(Inferer):
         if not bool(torch.isfinite(image).all()):
             case["error"] = f"{case['name']}: the reconstruction is not finite; lower the learning rate or turn amp off"
             return None
-        self.residual = measure_residual(case, image)
         return crop_image(image, case.get("crop")).unsqueeze(0)
 
     def mark(self, text: str) -> None:
