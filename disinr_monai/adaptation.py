@@ -14,6 +14,7 @@ from disinr_monai.networks.hash_grid import compact_grids, expand_grids
 from disinr_monai.operators import LinearOperator
 from disinr_monai.operators.linear_operator import Part
 from disinr_monai.progress import Steps
+from disinr_monai.self_check.budget import budget_spent
 
 
 class AdaptationInferer(CaseInferer):
@@ -149,6 +150,9 @@ class AdaptationInferer(CaseInferer):
                 self.iterations_run = iteration
                 if misses >= self.patience:
                     break
+            else:
+                if held is not None:
+                    self._check_budget()
         with torch.no_grad():
             if best is not None:
                 for parameter, value in zip(parameters, best, strict=True):
@@ -165,6 +169,11 @@ class AdaptationInferer(CaseInferer):
     ) -> tuple[LinearOperator, list[dict[str, Any]]]:
         """The forward model of the fit, and Adam's parameter groups for what of it is fitted too (nothing here)."""
         return operator, []
+
+    def _check_budget(self) -> None:
+        text = budget_spent([entry["held_out"] for entry in self.history], self.patience, self.n_iterations)
+        if text:
+            self.mark(text)
 
     def _hold_out(self, operator: LinearOperator, measurement: Tensor) -> Tensor | None:
         if not self.early_stop:

@@ -12,6 +12,7 @@ from disinr_monai.crop import crop_image
 from disinr_monai.errors import InputError
 from disinr_monai.interpolation import interpolate
 from disinr_monai.out_of_memory import is_out_of_memory, out_of_memory
+from disinr_monai.self_check import Residual, measure_residual
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +29,19 @@ class CaseInferer(Inferer):
 
     Of a scan with a larger field of view than is wanted (``case["crop"]``) the centre is returned.
 
-    After a call, ``iterations_run`` holds the number of iterations and ``history`` what was recorded.
+    After a call, ``iterations_run`` holds the number of iterations, ``history`` what was recorded, ``residual`` how the
+    image fits its measurement and ``marks`` what its user must know (:meth:`mark`).
     """
 
     takes_counts = False
+    fits_data = True  # False for a one-step inverse: its residual says nothing about the scan
 
     def __init__(self) -> None:
         super().__init__()
         self.iterations_run = 0
         self.history: list[dict[str, float]] = []
+        self.residual: Residual | None = None
+        self.marks: list[str] = []
         self.case_name = ""
 
     def __call__(
@@ -44,6 +49,7 @@ class CaseInferer(Inferer):
     ) -> Tensor | None:
         """Image ``(1, C, *S)`` for points ``(1, D, *S)``, or None where ``case["error"]`` says why."""
         self.iterations_run, self.history, self.case_name = 0, [], str(case["name"])
+        self.residual, self.marks = None, []
         if "error" in case:
             return None
         measured = {key: case.get(key) for key in ("operator", "measurement", "weights")}
@@ -54,6 +60,7 @@ class CaseInferer(Inferer):
             measured["measurement"] = count_model.corrected(case["measurement"])
         try:
             image = self.reconstruct(inputs, network, **measured)
+            self.residual = measure_residual(case, image)
         except (InputError, ValueError, RuntimeError, MemoryError) as error:
             is_full = is_out_of_memory(error)
             case["error"] = str(out_of_memory(error, self.case_name)) if is_full else f"{case['name']}: {error}"
@@ -62,6 +69,11 @@ class CaseInferer(Inferer):
             case["error"] = f"{case['name']}: the reconstruction is not finite; lower the learning rate or turn amp off"
             return None
         return crop_image(image, case.get("crop")).unsqueeze(0)
+
+    def mark(self, text: str) -> None:
+        """Warn of something about the present case; the report marks its image with it."""
+        self.marks.append(text)
+        logger.warning("%s: %s", self.case_name, text)
 
     def at(self, points: Tensor, image: Tensor) -> Tensor:
         """The last image ``(C, *S)`` at other points ``(D, *T)``: linear interpolation unless a field can be asked."""

@@ -11,7 +11,7 @@ from typing import Any
 from disinr_monai.files import atomic_path
 from disinr_monai.versions import versions
 
-_NUMBERS = ("psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "fallback")
+_NUMBERS = ("psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "fallback", "residual")
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

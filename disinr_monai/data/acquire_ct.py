@@ -155,7 +155,7 @@ def scan_case(case: Mapping[str, Any], scan: Mapping[str, Any]) -> dict[str, Any
     # "geometry" in a case's information says how sure the position in the patient is.
     info["beam"] = info.pop("geometry")
     info |= {"format": scan.get("format", "hdf5_sinogram"), "simulated": False, "n_views": operator.range_shape[1]}
-    info |= {key: scan[key] for key in ("read_as",) if key in scan}
+    info |= {key: scan[key] for key in ("read_as", "unverified") if scan.get(key)}
     return _ct_case(case, operator, measurement, scan["affine"], info)
 
 

@@ -219,6 +219,7 @@ class AcquirePET(Transform):
         }
         values = geometry.pop("values")
         info.pop("values")
+        info |= _unverified(self.scan, file["values"], options)
         if self.scan == "transmission":
             blank = torch.from_numpy(file["blank"])[None] * values["blank_scale"]
             operator = PETProjection(**{**geometry, "fwhm": 0.0}, sensitivity=WATER_511)
@@ -237,6 +238,18 @@ class AcquirePET(Transform):
         operator = PETProjection(**geometry, sensitivity=unit * factors)
         info |= {"units": "counts per mm" if values["calibration"] == 1 else "calibrated", **values}
         return _pet_case(case, operator, counts, model, affine, info, unit * values["calibration"])
+
+
+def _unverified(scan: str, file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What had to be assumed about orientation and scale, as ``{"unverified": ...}``; empty if nothing."""
+    found = []
+    if "affine" not in file:
+        found.append("orientation (no affine; row 0 is taken for the front, column 0 for the left)")
+    if scan == "emission" and "calibration" not in file:
+        found.append("scale (no calibration; the image is in counts per mm)")
+    if scan == "transmission" and "blank_scale" not in file and options["blank_scale"] is None:
+        found.append("scale (no blank_scale; scan and blank scan are taken to last equally long)")
+    return {"unverified": found} if found else {}
 
 
 def _pet_case(

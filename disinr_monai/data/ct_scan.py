@@ -68,7 +68,8 @@ def checked_scan(
         given: what the user says; stronger than the file.
 
     Returns:
-        ``projections`` float32 and every value of :data:`SETTINGS` that applies to its geometry.
+        ``projections`` float32, every value of :data:`SETTINGS` that applies to its geometry, and ``unverified``, what
+        had to be assumed about orientation and scale.
 
     Raises:
         InputError: NaN, constant, missing or impossible values.
@@ -110,6 +111,11 @@ def checked_scan(
     scan["water_attenuation"] = _number(values.get("water_attenuation", WATER_ATTENUATION), "water_attenuation", path)
     if not scan["water_attenuation"] > 0:
         raise InputError(f"{path}: `water_attenuation` must be positive (per mm), found {scan['water_attenuation']}")
+    assumed = {
+        "affine": "orientation (no affine; row 0 is taken for the front, column 0 for the left)",
+        "water_attenuation": f"scale in HU (no water_attenuation; {WATER_ATTENUATION} per mm assumed)",
+    }
+    scan["unverified"] = [text for key, text in assumed.items() if key not in values]
     return scan
 
 

@@ -65,7 +65,10 @@ def read_image(case: Mapping[str, Any], modality: str) -> ImageSlice:
     _check_image(image, label, index, modality)
     slice_affine = _affine_of_slice(affine, axis, index)
     spacing = tuple(float(s) for s in np.linalg.norm(slice_affine[:3, :2], axis=0))
-    return ImageSlice(image, slice_affine, spacing, {"format": kind, "slice": index, "n_slices": n_slices})
+    info = {"format": kind, "slice": index, "n_slices": n_slices}
+    if kind == "nifti":
+        info |= nifti_unverified(path)
+    return ImageSlice(image, slice_affine, spacing, info)
 
 
 def slice_axis(shape: tuple[int, ...], affine: NDArray) -> tuple[int, int]:
@@ -94,6 +97,16 @@ def nifti_slices(path: str | Path) -> int:
     """
     image, shape = _open_nifti(path)
     return canonical_slice_axis(shape, image.affine)[1]
+
+
+def nifti_unverified(path: str | Path) -> dict[str, list[str]]:
+    """``{"unverified": ...}`` for a NIfTI file whose header does not say how the patient lay, else empty.
+
+    Without sform and qform nibabel takes the array for one in RAS order.
+    """
+    header = _open_nifti(path)[0].header
+    codes = [int(header[key]) for key in ("sform_code", "qform_code") if key in header]
+    return {"unverified": ["orientation (neither sform nor qform in the NIfTI header)"]} if codes == [0, 0] else {}
 
 
 def canonical_slice_axis(shape: tuple[int, int, int], affine: NDArray) -> tuple[int, int]:

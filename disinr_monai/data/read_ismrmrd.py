@@ -83,6 +83,8 @@ def read_ismrmrd(
     affine, geometry = slice_affine(scan, index, numbers, is_volume, result["shape"])
     info = {"format": "ismrmrd_hdf5", "slice": index, "n_slices": n_slices, "geometry": geometry}
     info |= {"trajectory": scan.encoding.trajectory, **scan.settings}
+    if "unknown" in geometry:
+        info["unverified"] = ["orientation (the acquisitions hold no usable directions and position)"]
     if len(scan.noise):
         noise = [s.transpose(1, 0, 2).reshape(s.shape[1], -1) for _, s, _ in scan.lines(scan.noise)]
         if {len(part) for part in noise} != {len(kspace)}:

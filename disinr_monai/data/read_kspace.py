@@ -70,6 +70,9 @@ def read_kspace(
         affine, geometry, kept = fastmri_geometry(file, shape, index)
         noise = read_array(file, "noise", path) if "noise" in file else None
     info = {"format": "fastmri_hdf5", "slice": index, "n_slices": n_slices, "geometry": geometry}
+    info["unverified"] = ["orientation (fastMRI files hold none)"]
+    if geometry.startswith("unknown"):
+        info["unverified"].append("voxel size (no field of view in the file; 1 mm assumed)")
     if noise is not None:
         kspace, maps = prewhiten(kspace, maps, noise, path)
         info["prewhitened"] = True

@@ -102,6 +102,7 @@ def scan_from_cil(
     scan = checked_scan(np.ascontiguousarray(array), values, path, image_size, given)
     if "affine" not in (given or {}):
         scan["affine"][2, 3] += height
+    scan["unverified"].append("lengths (CIL's files name no unit; mm assumed)")
     return scan | {"format": "cil", "read_as": read_as}
 
 

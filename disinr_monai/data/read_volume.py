@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.read_dicom import read_dicom_header, read_dicom_volume
-from disinr_monai.data.read_image import canonical, read_nifti
+from disinr_monai.data.read_image import canonical, nifti_unverified, read_nifti
 from disinr_monai.errors import InputError
 
 
@@ -54,4 +54,5 @@ def read_volume(case: Mapping[str, Any]) -> ImageVolume:
     if not high > low:
         raise InputError(f"{label}: expected an image, found the same value {low:g} everywhere")
     image = np.ascontiguousarray(image, dtype=np.float32)
-    return ImageVolume(image, affine, dicom, {"format": kind, "file_shape": list(image.shape)})
+    unverified = nifti_unverified(path) if kind == "nifti" else {}
+    return ImageVolume(image, affine, dicom, {"format": kind, "file_shape": list(image.shape), **unverified})

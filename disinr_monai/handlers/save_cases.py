@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,17 +19,20 @@ from disinr_monai.data.output_grid import output_grid
 from disinr_monai.distributed import gather_on_first, rank, world_size
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, prepare_output_dir
+from disinr_monai.memory import peak_memory_mb
 from disinr_monai.methods import DirectInverse
 from disinr_monai.metrics import image_metrics, to_display
 from disinr_monai.out_of_memory import tell_if_full
 from disinr_monai.privacy import Names
 from disinr_monai.report import Report
+from disinr_monai.self_check import SelfCheck
 from disinr_monai.write_case import CaseWriter, view_affine
 from disinr_monai.write_dicom import DicomWriter
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("case", "subject", "method", "psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "fallback")
+COLUMNS += ("residual", "marks")
 
 
 class SaveCases:
@@ -39,7 +40,8 @@ class SaveCases:
 
     In ``output_dir``: ``NAME/NAME_recon.nii.gz`` (float32, the source's affine; HU for CT, magnitude for MRI),
     ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error), ``metrics.csv`` (one row a case and
-    method; ``fallback`` 1 where the guard gave a classical image) and ``report.html``. A case that failed leaves no
+    method; ``fallback`` 1 where the guard gave a classical image; ``marks`` of the self-check,
+    :class:`~disinr_monai.self_check.SelfCheck`) and ``report.html``. A case that failed leaves no
     folder and is reported at the end, after all others have been written.
 
     With many processes each writes its own cases and a table ``metrics_rankN.csv``. At the end the first one joins the
@@ -93,6 +95,7 @@ class SaveCases:
         self.pictures: list[Path] = []
         self.failures: list[str] = []
         self._numbers: dict[str, list[int]] = {}
+        self._check = SelfCheck()
         self._started, self._case = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
@@ -105,6 +108,7 @@ class SaveCases:
     def _start(self, engine: Engine) -> None:
         prepare_output_dir(self.output_dir)
         self.rows, self.pictures, self.failures = [], [], []
+        self._check.start()
         if self.report is not None:
             self.report.start()
         self._numbers = {"rows": [], "pictures": [], "failures": []}
@@ -128,6 +132,8 @@ class SaveCases:
         logger.info("%s (%s): %s", case["name"], info.get("source", "-"), info.get("read_as", "-"))
         image = torch.as_tensor(prediction)[0].detach()
         rows = [self._row(case, self.method, image, seconds, self.inferer)]
+        marks = self._check(case, self.inferer)
+        rows[0] |= {"marks": "; ".join(marks)} if marks else {}
         history = list(self.inferer.history)
         images: dict[str, Tensor] = {}
         if "reference" not in case or not any(isinstance(peer, DirectInverse) for peer in self.peers.values()):
@@ -158,7 +164,7 @@ class SaveCases:
         self._add("pictures", picture)
         write_metrics(self._own_table(), self.rows)
         if self.report is not None:
-            self._tell(case, rows, {titles.get(name, name): panel for name, panel in images.items()}, history)
+            self._tell(case, rows, {titles.get(name, name): panel for name, panel in images.items()}, history, marks)
 
     def _output(self, case: dict[str, Any], image: Tensor) -> tuple[Tensor, np.ndarray] | None:
         """Image and affine at ``output_spacing``, if it is given."""
@@ -173,6 +179,7 @@ class SaveCases:
         rows: list[dict[str, Any]],
         images: dict[str, Tensor],
         history: list[dict[str, float]],
+        marks: list[str],
     ) -> None:
         hounsfield = case.get("units", self._facts.units) == "HU"
         self.report.add_case(
@@ -186,6 +193,7 @@ class SaveCases:
             units="HU" if hounsfield else "",
             history=history,
             info=case["info"],
+            marks=marks,
         )
         self.report.write_now_and_then(summary=summarise(self.rows), failures=self.failures)
 
@@ -206,10 +214,12 @@ class SaveCases:
         row = {"case": case["name"], "subject": case["subject"], "method": method}
         if "reference" in case:
             row |= image_metrics(self._display(case, image), to_display(case["reference"], self.modality))
-        row |= {"seconds": seconds, "iterations": inferer.iterations_run, "peak_memory_mb": _peak_memory_mb()}
+        row |= {"seconds": seconds, "iterations": inferer.iterations_run, "peak_memory_mb": peak_memory_mb()}
         fallbacks = [entry["fallback"] for entry in inferer.history if "fallback" in entry]
         if fallbacks:
             row["fallback"] = max(fallbacks)
+        if inferer.residual is not None:
+            row["residual"] = inferer.residual.unexplained
         return row
 
     def _own_table(self) -> Path:
@@ -250,14 +260,6 @@ class SaveCases:
 def _title(row: dict[str, Any]) -> str:
     title = f"{row['method']} {row['psnr']:.1f} dB" if "psnr" in row else row["method"]
     return f"{title} (guard: classical image)" if row.get("fallback") else title
-
-
-def _peak_memory_mb() -> float:
-    """Most memory this process has used so far (MB): on the GPU if there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -93,7 +93,7 @@ class LearnedReconstruction(CaseInferer):
             classical, learned = result.result()
         unlike = outside(prior.domain, describe(operator, measurement, weights, classical, prior.start.weight_power))
         if unlike:
-            logger.warning("this scan is unlike those that the prior was trained on: %s", ", ".join(unlike))
+            self.mark(f"this scan is unlike those that the prior was trained on: {', '.join(unlike)}")
         if not self.guard:
             return learned
         share = min(errors, key=lambda k: errors[k] if k else float("inf"))

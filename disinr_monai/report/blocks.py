@@ -12,6 +12,7 @@ METRICS = {
     "nrmse": ("NRMSE", ".4f"),
     "seconds": ("seconds", ".2f"),
     "iterations": ("iterations", ".0f"),
+    "residual": ("unexplained", ".3f"),
 }
 CT_WINDOWS = {"whole range": (-200, 1200), "soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800)}
 PLANES = ("axial", "coronal", "sagittal")
@@ -52,6 +53,12 @@ def messages(kind: str, title: str, texts: Iterable[str]) -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
     box = f'<div class="banner {kind}" role="note"><strong>{escape(title)}</strong><ul>{items}</ul></div>'
     return box if items else ""
+
+
+def marks(texts: Iterable[str]) -> str:
+    """What a case is marked with, each as a badge; nothing for a case without."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<ul class="marks" aria-label="Self-check">{items}</ul>' if items else ""
 
 
 def figure(title: str, note: str, alt: str, source: str, role: str, size: tuple[int, int], pixels: str = "") -> str:

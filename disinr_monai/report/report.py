@@ -79,6 +79,7 @@ class Report:
         units: str = "",
         history: Sequence[Mapping[str, float]] = (),
         info: Mapping[str, Any] | None = None,
+        marks: Sequence[str] = (),
     ) -> None:
         """Add a row.
 
@@ -93,9 +94,11 @@ class Report:
             units: of the values.
             history: of the inferer.
             info: how it was read and made.
+            marks: what the self-check found; shown above the pictures.
         """
         number = sum(self._counts.values()) + 1
         head = f'<h3 id="case{number}">{escape(name)} <small class="soft">{escape(subject)}</small></h3>'
+        head += blocks.marks(marks)
         tail = self._numbers(name, rows, history, info or {})
         for kind, limit in (("full", FULL_BYTES), ("thumbnail", THUMBNAIL_BYTES), ("row", ROW_BYTES)):
             if self._bytes[kind] >= limit:
