@@ -9,12 +9,15 @@ import h5py
 import nibabel as nib
 import numpy as np
 import torch
+from ignite.engine import Engine
 
-from disinr_monai.checkpoint import read_checkpoint, save_shared
+from disinr_monai.checkpoint import load_shared, save_shared
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.read_image import nifti_slices, read_image
 from disinr_monai.data.read_kspace import kspace_summary, read_kspace
 from disinr_monai.data.read_sinogram import read_sinogram
+from disinr_monai.handlers.resume import ResumeCheckpoint
+from disinr_monai.run_checkpoint import n_prior_passes
 from tests.data.ismrmrd_files import Writer, grid, header
 from tests.problems import small_network
 
@@ -112,8 +115,34 @@ def _read_dicom(path: Path) -> None:
 
 
 def _read_checkpoint(path: Path) -> None:
-    content = read_checkpoint(path)
-    assert all(isinstance(value, torch.Tensor) for value in content["model"].values())
+    load_shared(path, small_network(), "mri")
+    n_prior_passes(str(path), "mri")
+
+
+def _resuming(path: Path) -> tuple[ResumeCheckpoint, Engine]:
+    network = small_network(n_subjects=2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    sum(parameter.sum() for parameter in network.parameters()).backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 4)
+    handler, engine = ResumeCheckpoint(str(path.parent), network, optimizer, schedule, {"seed": 3}), Engine(_nothing)
+    handler.path, engine.state.max_epochs = path, 4
+    return handler, engine
+
+
+def _nothing(engine: Engine, batch: int) -> None:
+    pass
+
+
+def _resume(path: Path) -> None:
+    handler, engine = _resuming(path)
+    engine.run(range(3), max_epochs=2)
+    handler.save(engine)
+
+
+def _read_resume(path: Path) -> None:
+    handler, engine = _resuming(path)
+    handler.load(engine)
 
 
 # Name to (ending, writer of a valid file, reader).
@@ -126,4 +155,5 @@ READERS: dict[str, tuple[str, Callable[[Path], None], Callable[[Path], None]]] =
     "nifti_gz": (".nii.gz", _nifti, _read_nifti),
     "dicom": (".dcm", _dicom, _read_dicom),
     "checkpoint": (".pt", _checkpoint, _read_checkpoint),
+    "resume": (".pt", _resume, _read_resume),
 }

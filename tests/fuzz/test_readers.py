@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from disinr_monai.errors import InputError
+from tests.fuzz.examples import FEW, MANY, run
 from tests.fuzz.readers import READERS
 
-FEW, MANY = 25, 10_000
 _MEMORY_MB = 600
 _counter = itertools.count()
 _HDF5 = ["fastmri", "ismrmrd", "trajectory", "sinogram"]
@@ -58,12 +57,6 @@ def check(folder, name, write):
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3 < _MEMORY_MB
 
 
-def _run(strategy, body, n_examples):
-    options = {"database": None, "deadline": 20_000, "derandomize": n_examples == FEW}
-    options["suppress_health_check"] = list(HealthCheck)
-    settings(max_examples=n_examples, **options)(given(strategy)(body))()
-
-
 def _changed(content, damages):
     changes, end, power = damages
     data = bytearray(content)
@@ -77,7 +70,7 @@ def _fuzz_bytes(valid, folder, name, n_examples):
     def body(damages):
         check(folder, name, lambda path: path.write_bytes(_changed(valid[name], damages)))
 
-    _run(_damages, body, n_examples)
+    run(_damages, body, n_examples, f"{name}: changed bytes")
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -147,7 +140,7 @@ def _fuzz_contents(valid, folder, name, n_examples):
         check(folder, name, write)
 
     with np.errstate(all="ignore"):
-        _run(_contents(_KEYS[name]), body, n_examples)
+        run(_contents(_KEYS[name]), body, n_examples, f"{name}: arbitrary members")
 
 
 @pytest.mark.parametrize("name", _HDF5)
