@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 
 from disinr_monai.errors import InputError
@@ -14,11 +15,11 @@ from disinr_monai.private_logs import hidden
 SHOW = "DISINR_TRACEBACK"
 # What MONAI says around the error that matters.
 _WRAPPERS = ("Failed to instantiate component", "Failed to evaluate ")
-_ENGINE = os.path.join("ignite", "engine", "engine.py")
+_ENGINE = str(Path("ignite", "engine", "engine.py"))
 
 
 def install_excepthook() -> None:
-    """Show errors of the user's input as one line; leave the others, and all with ``DISINR_TRACEBACK=1``, as they are."""
+    """Show errors of the user's input as one line, the others (with ``DISINR_TRACEBACK=1`` all) as they are."""
     previous = sys.excepthook
     if getattr(previous, "is_disinr", False):
         return

@@ -227,7 +227,8 @@ def _named_damage(path: Path) -> Iterator[None]:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"resume: {path} is damaged or was written by another version ({type(error).__name__}: {reason}); start anew"
+            f"resume: {path} is damaged or was written by another version ({type(error).__name__}: {reason}); "
+            "start anew"
         ) from None
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -50,3 +53,14 @@ def run(strategy: SearchStrategy, body: Callable[[Any], None], n_examples: int, 
         record_inputs(kind, done + 1, 1)
         raise
     record_inputs(kind, done, 0)
+
+
+def memory_mb(reset: bool = False) -> float:
+    """Most resident memory since the last reset (MB), where the system can count anew; else since the start."""
+    status, counter = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    if reset:
+        with suppress(OSError):
+            counter.write_text("5")
+    return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1e3

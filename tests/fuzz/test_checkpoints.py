@@ -62,10 +62,8 @@ def _tensor(draw):
 
 _values = st.one_of(_plain, _tensor())
 # Where (a path of numbers through the nested dictionaries and lists), and what stands there afterwards.
-_changes = st.lists(
-    st.tuples(st.lists(st.integers(0, 10**6), min_size=1, max_size=4), st.sampled_from(["set", "drop", "add"]), _values),
-    min_size=1, max_size=3,
-)  # fmt: skip
+_where = st.lists(st.integers(0, 10**6), min_size=1, max_size=4)
+_changes = st.lists(st.tuples(_where, st.sampled_from(["set", "drop", "add"]), _values), min_size=1, max_size=3)
 
 
 def _changed(node, path, action, value):

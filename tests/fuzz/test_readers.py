@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import resource
 import warnings
 
 import h5py
@@ -14,7 +13,7 @@ pytest.importorskip("hypothesis")
 from hypothesis import strategies as st
 
 from disinr_monai.errors import InputError
-from tests.fuzz.examples import FEW, MANY, run
+from tests.fuzz.examples import FEW, MANY, memory_mb, run
 from tests.fuzz.readers import READERS
 
 _MEMORY_MB = 600
@@ -43,7 +42,7 @@ def check(folder, name, write):
     path = folder / f"{next(_counter)}{ending}"  # never the same twice: series are cached by their paths
     write(path)
     said = str(path)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory_mb(reset=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -54,7 +53,7 @@ def check(folder, name, write):
         path.unlink()
     assert "\n" not in said
     assert str(path) in said or str(folder) in said
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3 < _MEMORY_MB
+    assert memory_mb() - before < _MEMORY_MB
 
 
 def _changed(content, damages):
