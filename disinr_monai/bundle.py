@@ -18,10 +18,10 @@ from disinr_monai.errors import InputError
 from disinr_monai.files import claim_output_dir
 from disinr_monai.files import prepare_output_dir as _prepare
 from disinr_monai.memory import keep_freed_memory
+from disinr_monai.neutral_logs import hide_paths
 from disinr_monai.on_disk import place_moments, subject_place
 from disinr_monai.option_kinds import check_kinds
 from disinr_monai.out_of_memory import remember_settings
-from disinr_monai.private_logs import hide_paths
 from disinr_monai.progress import wants_bars
 from disinr_monai.readable_errors import install_excepthook
 from disinr_monai.run_checkpoint import check_pretrainable, load_pair, load_start, n_prior_passes

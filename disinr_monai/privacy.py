@@ -11,7 +11,7 @@ from typing import Any
 
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path
-from disinr_monai.private_logs import hide_names
+from disinr_monai.neutral_logs import hide_names
 
 TABLE = "private_names.csv"
 _SHORTEST = 4

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import FrameType
 
 from disinr_monai.errors import InputError
+from disinr_monai.neutral_logs import hidden
 from disinr_monai.out_of_memory import is_out_of_memory, out_of_memory
-from disinr_monai.private_logs import hidden
 
 SHOW = "DISINR_TRACEBACK"
 # What MONAI says around the error that matters.

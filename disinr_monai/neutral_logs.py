@@ -38,7 +38,7 @@ def hide_paths(paths: Iterable[str | Path | None]) -> None:
         form for path in paths if path for form in (str(path), str(Path(path).absolute()), str(Path(path).resolve()))
     }
     forms = {form for form in forms if len(Path(form).parts) > 1 and form != Path(form).anchor}
-    for handler in logging.getLogger().handlers:
+    for handler in _handlers():
         handler.removeFilter(_filter)
         if forms:
             handler.addFilter(_filter)
@@ -46,6 +46,12 @@ def hide_paths(paths: Iterable[str | Path | None]) -> None:
         longest_first = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
         # To the colon that ends what an error message names; folders may have blanks in their names.
         _folders = re.compile(rf"(?<![\w.])(?:{longest_first})(?:/[^:|\n]*)?")
+
+
+def _handlers() -> list[logging.Handler]:
+    """Of all loggers: MONAI's, which repeats the command line, has one of its own."""
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    return [handler for logger in loggers for handler in getattr(logger, "handlers", ())]
 
 
 def hide_names(text: Callable[[str], str]) -> None:
