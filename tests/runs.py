@@ -20,6 +20,7 @@ SMALL |= {"encoder::log2_hashmap_size": 8, "encoder::out_dim": 8, "encoder::hidd
 OF = {
     "ct": {"image_size": 16, "n_views": 8, "n_detectors": 32, "detector_spacing": 20.0, "pixel_spacing": 10.0},
     "mri": {"image_size": 16, "acs": 8, "acceleration": 2, "n_coils": 2},
+    "pet": {"image_size": 16, "n_views": 8},
 }
 
 
