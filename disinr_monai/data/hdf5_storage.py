@@ -19,10 +19,11 @@ def storage_damage(dataset: Any, path: str | Path) -> str:
     finds that the file is shorter.
     """
     held = Path(path).stat().st_size
-    if getattr(dataset, "external", None):
+    elsewhere = Path(dataset.file.filename).resolve() != Path(path).resolve()  # behind an external link
+    if elsewhere or getattr(dataset, "external", None) or dataset.is_virtual:
         return "keeps its values in other files"
     chunks: list[tuple[int, int]] = []
-    if dataset.chunks is not None and not dataset.is_virtual:
+    if dataset.chunks is not None:
         dataset.id.chunk_iter(lambda chunk: chunks.append((int(chunk.byte_offset), int(chunk.size))))
         if any(start + size > held for start, size in chunks):
             return "has a part beyond the end of the file"
