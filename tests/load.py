@@ -54,6 +54,8 @@ def soak(folder: str, seconds: float) -> None:
         if not data.is_dir():
             write_phantoms(data, modality, n_subjects=2, size=size, seed=number)
         options = {"n_views": 8 + number % 5} if modality != "mri" else {"acceleration": 2 + number % 2}
+        if modality == "ct":
+            options["pixel_spacing"] = 160 / size  # the same field of view
         options |= {"image_size": size, "seed": number, "early_stop": number % 2 == 1}
         said = infer(data, out, modality, quiet=True, **options)
         assert said == "", said

@@ -18,7 +18,7 @@ from tests.fuzz.readers import READERS
 
 _MEMORY_MB = 600
 _counter = itertools.count()
-_HDF5 = ["fastmri", "ismrmrd", "trajectory", "sinogram"]
+_HDF5 = ["fastmri", "ismrmrd", "trajectory", "sinogram", "pet", "nexus"]
 
 # Offsets lean to the front, where headers are; several bytes change together, as in a damaged number.
 _damage = st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8))
@@ -102,6 +102,16 @@ _KEYS = {
     "fastmri": ["kspace", "mask", "sensitivity_maps", "noise", "ismrmrd_header", "reconstruction_rss"],
     "trajectory": ["kspace", "trajectory", "image_shape", "mask"],
     "sinogram": ["sinogram", "angles", "image_shape", "affine", "pixel_spacing", "water_attenuation"],
+    "pet": ["sinogram", "transmission", "blank", "attenuation_factors", "attenuation", "background", "angles", "axes"],
+    "nexus": [
+        "entry1/tomo_entry/data/data",
+        "entry1/tomo_entry/config/angles",
+        "entry1/tomo_entry/config/ray/direction",
+        "entry1/tomo_entry/config/rotation_axis/position",
+        "entry1/tomo_entry/config",
+        "NeXus_version",
+        "creator",
+    ],
     "ismrmrd": ["dataset/xml", "dataset/data", "dataset", "kspace"],
 }
 
