@@ -31,8 +31,8 @@ def reconstruct(data, out, threads: int, *overlays: str) -> np.ndarray:
     return nibabel.load(file).get_fdata()
 
 
-# Root mean square difference between thread counts, as a share of the range of the image. Two threads of one machine gave
-# none at all; with more, or with other kernels, sums are split elsewhere.
+# Root mean square difference between thread counts, as a share of the range of the image. Two threads of one machine
+# gave none at all; with more, or with other kernels, sums are split elsewhere.
 TOLERANCE = 0.005
 
 
