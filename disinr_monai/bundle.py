@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,9 +18,12 @@ from disinr_monai.errors import InputError
 from disinr_monai.files import claim_output_dir
 from disinr_monai.files import prepare_output_dir as _prepare
 from disinr_monai.memory import keep_freed_memory
+from disinr_monai.neutral_logs import hide_paths
 from disinr_monai.on_disk import place_moments, subject_place
-from disinr_monai.out_of_memory import is_out_of_memory, out_of_memory, remember_settings
+from disinr_monai.option_kinds import check_kinds
+from disinr_monai.out_of_memory import remember_settings
 from disinr_monai.progress import wants_bars
+from disinr_monai.readable_errors import install_excepthook
 from disinr_monai.run_checkpoint import check_pretrainable, load_pair, load_start, n_prior_passes
 
 __all__ = [
@@ -52,12 +55,13 @@ _MONAI_KEYS = {"_meta_"}
 
 def start() -> None:
     """First line of every ``initialize`` list: readable errors, no override that nobody reads, quick memory."""
-    _install_excepthook()
+    install_excepthook()
     keep_freed_memory()
     collect_warnings()
     check_overrides()
     parser, _ = _find_config()
     remember_settings(parser.config if parser is not None else {})
+    _keep_logs_private()
 
 
 def prepare_output_dir(output_dir: str | Path) -> Path:
@@ -89,7 +93,7 @@ def check_overrides() -> None:
     """Refuse top-level keys that no config file defines: MONAI would ignore a mistyped override without a word.
 
     Raises:
-        InputError: names the key and the nearest known ones.
+        InputError: names the key and the nearest known ones; also a value of another kind (:func:`check_kinds`).
     """
     parser, files = _find_config()
     if parser is None:
@@ -100,6 +104,7 @@ def check_overrides() -> None:
         near = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known - _MONAI_KEYS))}"
         raise InputError(f"{unknown[0]}: no such key in the configs of this run; {hint}")
+    check_kinds({key: value for key, value in parser.config.items() if key not in _MONAI_KEYS}, files)
 
 
 def known_keys(files: Iterable[str | Path]) -> set[str]:
@@ -203,34 +208,12 @@ def _find_config() -> tuple[Any, list[str]]:
     return parser, files
 
 
-def _scan_of(error: BaseException) -> str | None:
-    """Name of the scan that was being read when the error was raised."""
-    name, traceback = None, error.__traceback__
-    while traceback is not None:
-        case = traceback.tb_frame.f_locals.get("case")
-        if isinstance(case, Mapping) and "name" in case:
-            name = str(case["name"])
-        traceback = traceback.tb_next
-    return name
-
-
-def _install_excepthook() -> None:
-    """Show an :class:`InputError` or the end of memory, however deep MONAI wrapped it, as one line; no other error."""
-    previous = sys.excepthook
-    if getattr(previous, "is_disinr", False):
+def _keep_logs_private() -> None:
+    """With ``--anonymize true`` log lines name no folder of the run from here on, before any scan is read."""
+    parser, _ = _find_config()
+    config = {} if parser is None else parser.config
+    if str(config.get("anonymize")).strip().lower() != "true":
+        hide_paths(())
         return
-
-    def hook(kind, error, traceback):
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, InputError):
-                sys.stderr.write(f"error: {cause}\n")
-                return
-            if is_out_of_memory(cause):
-                sys.stderr.write(f"error: {out_of_memory(cause, _scan_of(cause) or 'this run')}\n")
-                return
-            cause = cause.__cause__ or cause.__context__
-        previous(kind, error, traceback)
-
-    hook.is_disinr = True
-    sys.excepthook = hook
+    given = [config.get(key) for key in ("dataset_dir", "output_dir", "checkpoint", "bundle_root")]
+    hide_paths(path for path in given if path and not str(path).startswith(("$", "@")))

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from disinr_monai.archive import archive_damage
+from disinr_monai.checkpoint_content import content_damage
 from disinr_monai.distributed import rank, sum_over_processes, world_size
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path
@@ -110,6 +112,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint: {path} does not exist; give a model.pt written by `run training`")
+    damage = archive_damage(path)
+    if damage:
+        raise InputError(f"checkpoint: {path} cannot be read ({damage}); is the file complete?")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -119,16 +124,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from None
     except Exception as error:  # torch raises many kinds for a damaged archive
         raise InputError(f"checkpoint: {path} cannot be read ({type(error).__name__}); is the file complete?") from None
-    facts = getattr(content, "_metadata", {}).get(_BUNDLED)
-    if facts is not None:
+    metadata = getattr(content, "_metadata", None)
+    facts = metadata.get(_BUNDLED) if isinstance(metadata, dict) else None
+    if isinstance(facts, dict):
         content = {"model": dict(content), **facts}
     if not isinstance(content, dict) or not {"model", "format", "modality", "architecture"} <= content.keys():
         raise InputError(f"checkpoint: {path} was not written by disinr_monai's training; give OUT/model.pt")
-    if content["format"] != FORMAT:
-        raise InputError(
-            f"checkpoint: {path} has format {content['format']}, expected {FORMAT}; it was written by another version"
-        )
+    _check_format(content["format"], path)
+    reason = content_damage(content)
+    if reason:
+        raise InputError(f"checkpoint: {path} cannot be used: {reason}; is the file complete and the training sound?")
     return content
+
+
+def _check_format(found: Any, path: Path) -> None:
+    """There is one format so far, so nothing to migrate: any other is refused by its number."""
+    if type(found) is int and found == FORMAT:
+        return
+    newer = type(found) is int and found > FORMAT
+    advice = "update disinr_monai" if newer else "pre-train again"
+    number = found if type(found) is int else f"of type {type(found).__name__}"
+    raise InputError(
+        f"checkpoint: {path} has format {number}, expected {FORMAT}; it was written by "
+        f"{'a newer' if newer else 'another'} version of disinr_monai, {advice}"
+    )
 
 
 _BUNDLED = "disinr_monai"
@@ -191,7 +210,11 @@ def load_shared(path: str | Path, network: Field, modality: str, parts: Sequence
     if difference:
         raise InputError(f"checkpoint: {path} has another architecture: {difference}; use the overlays of its training")
     state = {name: value for name, value in content["model"].items() if _part_of(name) in wanted}
-    missing, unexpected = network.load_state_dict(state, strict=False)
+    try:
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"checkpoint: {path} does not fit this network: {reason}") from None
     # Nobody may stay at its start unnoticed: what is missing must be another part, or another subject's encoder.
     first = "subjects.0."
     missing = [n for n in missing if _part_of(n) in wanted and (not n.startswith("subjects.") or n.startswith(first))]

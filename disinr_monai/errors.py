@@ -1,5 +1,8 @@
 """The one kind of error that a user is meant to read."""
 
+import math
+import numbers
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
@@ -12,11 +15,22 @@ class InputError(ValueError):
         super().__init__(" ".join(line.strip() for line in str(message).splitlines()))
 
 
-def at_least(key: str, value: float, minimum: float) -> None:
+def at_least(key: str, value: float, minimum: float, maximum: float = math.inf, whole: bool = False) -> None:
     """Check a number from a config.
 
+    Args:
+        key: its name.
+        value: what was given.
+        minimum: the smallest that makes sense.
+        maximum: the largest; beyond it no memory and no patience suffice.
+        whole: only whole numbers.
+
     Raises:
-        InputError: it is smaller, or no number.
+        InputError: outside these, not finite, or no number.
     """
-    if isinstance(value, str) or not value >= minimum:
-        raise InputError(f"{key}: expected a number of at least {minimum}, found {value!r}")
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if is_number and minimum <= value <= maximum and not (whole and value != int(value)):
+        return
+    kind = "a whole number" if whole else "a number"
+    wanted = f"of at least {minimum}" if maximum == math.inf else f"from {minimum} to {maximum}"
+    raise InputError(f"{key}: expected {kind} {wanted}, found {value!r}")

@@ -38,7 +38,7 @@ def save_panels(
     n_panels = len(shown) + len(extra)
     height = 3.4 * last.shape[0] / last.shape[1]
     figure = Figure(figsize=(3.4 * n_panels, height + 0.35), dpi=100)
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(1, n_panels, squeeze=False)[0]
     for axis, (title, image) in zip(axes, {**shown, **extra}.items(), strict=True):
         if image is None:
@@ -50,6 +50,9 @@ def save_panels(
     figure.subplots_adjust(left=0, right=1, bottom=0, top=height / (height + 0.35), wspace=0.02)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
+    # A figure refers to itself: its pixels would wait for the garbage collector, some megabytes a scan.
+    figure.clear()
+    canvas.renderer = None
 
 
 def _plane(image: Tensor, affine: np.ndarray | None) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path
+from disinr_monai.neutral_logs import hide_names
 
 TABLE = "private_names.csv"
 _SHORTEST = 4
@@ -55,6 +56,8 @@ class Names:
             self.subjects.setdefault(str(case["subject"]), f"subject-{len(self.subjects) + 1:03d}")
             self._paths[alias] = [str(path)] if isinstance(path, (str, Path)) else [str(file) for file in path]
         self._hidden = {form for path in paths if path for form in (str(path), str(Path(path).resolve()))}
+        if self.everywhere:
+            hide_names(self.text)
 
     @cached_property
     def _words(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from disinr_monai.data.modalities import Modality
+from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path, prepare_output_dir, staged_folder
 from disinr_monai.metrics import to_display
 from disinr_monai.pictures import save_panels
@@ -89,7 +90,7 @@ class CaseWriter:
                     np.save(folder / f"{name}_recon_complex.npy", values, allow_pickle=False)
             if self.dicom is not None:
                 (folder / "dicom").mkdir()
-                self.dicom.write(folder / "dicom", {**case, "affine": affine}, physical)
+                self._write_dicom(folder / "dicom", {**case, "affine": affine}, physical)
             reference = case.get("reference")
             save_panels(
                 folder / f"{name}_recon.png",
@@ -99,6 +100,18 @@ class CaseWriter:
                 self.facts.white,
             )
         return self.output_dir / name / f"{name}_recon.png"
+
+    def _write_dicom(self, folder: Path, case: Mapping[str, Any], image: np.ndarray) -> None:
+        try:
+            self.dicom.write(folder, case, image)
+        except InputError:
+            raise
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError) as error:
+            # Whatever a damaged source leads to, without its value, which may name a person.
+            raise InputError(
+                f"{case['name']}: the header of its DICOM source cannot be taken over ({type(error).__name__}); leave "
+                "--dicom out"
+            ) from error
 
 
 def view_affine(case: Mapping[str, Any]) -> np.ndarray | None:

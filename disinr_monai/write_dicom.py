@@ -131,7 +131,7 @@ class DicomWriter:
         dataset.FrameOfReferenceUID = self._uid("frame", source)
         dataset.SeriesInstanceUID = self._uid("series", source)
         dataset.Modality = self.modality
-        dataset.SeriesNumber = 1000 + int(getattr(header, "SeriesNumber", 0) or 0) % 1000
+        dataset.SeriesNumber = 1000 + _number(header, "SeriesNumber") % 1000
         if header is not None:
             _copy(header, dataset, _ACQUISITION.get(self.modality, ("PatientPosition",)))
             if not self.anonymize:
@@ -174,6 +174,14 @@ _TYPE_1 = {
     },
     "OT": {"ConversionType": "WSD", "PatientOrientation": ""},
 }  # fmt: skip
+
+
+def _number(header: Any, key: str) -> int:
+    """A whole number of the source; 0 where there is none or it is damaged."""
+    try:
+        return int(getattr(header, key, 0) or 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _copy(source: Any, target: Any, keys: Sequence[str]) -> None:

@@ -40,10 +40,10 @@ def pytest_collection_modifyitems(items):
 
 def pytest_terminal_summary(terminalreporter):
     """What the fault tests injected and what survived; kept in DISINR_RELIABILITY if it names a file."""
-    from tests.faults.record import FAULTS, table
+    from tests.faults.record import table
 
-    if FAULTS:
-        terminalreporter.write_sep("-", "faults")
+    if table():
+        terminalreporter.write_sep("-", "faults and inputs")
         terminalreporter.write_line("\n".join(table()))
-    if FAULTS and (file := os.environ.get("DISINR_RELIABILITY")):
+    if table() and (file := os.environ.get("DISINR_RELIABILITY")):
         Path(file).write_text("\n".join(table()) + "\n")

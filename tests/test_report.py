@@ -11,6 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from disinr_monai.collected_warnings import collect_warnings
 from disinr_monai.handlers.loss_report import LossReport
 from disinr_monai.pictures import _plane
 from disinr_monai.privacy import Names
@@ -18,6 +19,12 @@ from disinr_monai.report import Report, report
 from disinr_monai.report.charts import curve
 from disinr_monai.report.pixels import LEVELS, pack, png, quantise, smaller, spacing_of, upright, windowed
 from tests.browser import open_page
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings_of_other_tests():
+    collect_warnings()
+
 
 HOSTILE = """"><script>document.title='broken in'</script><img src=x onerror="document.title='broken in'">'&"""
 AFFINE = np.diag([1.5, 1.0, 3.0, 1.0])
@@ -106,7 +113,6 @@ def test_the_page_is_one_well_formed_file_that_loads_nothing(tmp_path):
 
 
 def test_every_string_is_escaped(tmp_path, caplog):
-    from disinr_monai.collected_warnings import collect_warnings
     from disinr_monai.write_dicom import logger
 
     collect_warnings()

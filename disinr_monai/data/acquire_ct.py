@@ -23,6 +23,8 @@ from disinr_monai.data.units import HU_AIR, HU_RANGE, hu_to_image
 from disinr_monai.errors import InputError, at_least
 from disinr_monai.operators import FanBeam
 
+_MOST_VIEWS, _MOST_DETECTORS, _LARGEST_IMAGE = 100_000, 65_536, 8192
+
 
 class AcquireCT(Transform):
     """CT of one case, as :func:`~disinr_monai.data.cases.list_cases` lists it.
@@ -63,10 +65,11 @@ class AcquireCT(Transform):
         file_geometry: Mapping[str, Any] | None = None,
     ) -> None:
         self.file_geometry = dict(file_geometry or {})
-        at_least("n_views", n_views, 1)
+        at_least("n_views", n_views, 1, _MOST_VIEWS, whole=True)
         at_least("photons", photons, 0)
         at_least("electronic_noise", electronic_noise, 0)
-        at_least("image_size", image_size, 8)
+        at_least("image_size", image_size, 8, _LARGEST_IMAGE, whole=True)
+        at_least("n_detectors", n_detectors, 1, _MOST_DETECTORS, whole=True)
         self.n_views, self.photons, self.electronic_noise, self.seed = n_views, photons, electronic_noise, seed
         self.image_size, self.pixel_spacing = image_size, pixel_spacing
         self.geometry = {

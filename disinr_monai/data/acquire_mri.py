@@ -30,6 +30,7 @@ from disinr_monai.operators.calibration import acs_size, density_compensation
 
 MAPS = ("espirit", "joint", "true", "file")
 PATTERNS = ("uniform", "random", "poisson", "radial")
+_MOST_COILS, _LARGEST_IMAGE = 1024, 8192
 
 
 class AcquireMRI(Transform):
@@ -78,9 +79,9 @@ class AcquireMRI(Transform):
         if pattern not in PATTERNS:
             raise InputError(f"pattern: expected {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}, found {pattern!r}")
         at_least("acceleration", acceleration, 1)
-        at_least("n_coils", n_coils, 1)
+        at_least("n_coils", n_coils, 1, _MOST_COILS, whole=True)
         at_least("noise_std", noise_std, 0)
-        at_least("image_size", image_size, 8)
+        at_least("image_size", image_size, 8, _LARGEST_IMAGE, whole=True)
         self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, acs, n_coils, pattern
         self.noise_std, self.image_size, self.maps, self.seed = noise_std, image_size, maps, seed
         self.select = select

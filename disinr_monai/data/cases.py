@@ -173,7 +173,7 @@ def _dicom_cases(files: list[Path], modality: str, n_wanted: int) -> tuple[list[
         try:
             paths, affine, shape = sort_series(paths)
             slices = _slices(canonical_slice_axis(shape, affine)[1], modality, n_wanted)
-            logger.info("%s: DICOM series of %d files, %d images", label, len(paths), shape[2])
+            logger.info("DICOM series of %d files, %d images", len(paths), shape[2])
         except InputError as error:
             failures.append(error)
             slices = [None]

@@ -75,7 +75,7 @@ def checked_scan(
         InputError: NaN, constant, missing or impossible values.
     """
     given = given or {}
-    unknown = sorted(set(given) - set(SETTINGS))
+    unknown = sorted(map(str, set(given) - set(SETTINGS)))
     if unknown:
         raise InputError(f"ct_geometry: expected {', '.join(SETTINGS)}, found {', '.join(unknown)}")
     values = {**values, **given}
@@ -92,7 +92,7 @@ def checked_scan(
     if missing:
         raise InputError(
             f"{path}: expected the geometry {', '.join(missing)} as attribute or dataset, found only "
-            f"{sorted(values) or 'none'}; add it, or give --ct_geometry \"{{'{missing[0]}': ...}}\""
+            f"{sorted(map(str, values)) or 'none'}; add it, or give --ct_geometry \"{{'{missing[0]}': ...}}\""
         )
     scan: dict[str, Any] = {"geometry": kind, "projections": _finite(projections, path)}
     scan["detector_spacing"] = _length(values, "detector_spacing", path)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.hdf5 import check_size
 from disinr_monai.data.ismrmrd_header import Space, parse_ismrmrd_header
 from disinr_monai.data.oversampling import cut_size
 from disinr_monai.errors import InputError
@@ -57,6 +58,8 @@ _KNOWN = "field of view of the ISMRMRD header; orientation unknown"
 def _header(file: Any) -> str:
     if "ismrmrd_header" not in file:
         return ""
+    if getattr(file["ismrmrd_header"], "shape", None) is not None:
+        check_size(file["ismrmrd_header"], file.filename)
     header = np.asarray(file["ismrmrd_header"][()]).reshape(-1)
     header = header[0] if len(header) else ""
     return header.decode(errors="replace") if isinstance(header, bytes) else str(header)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.hdf5_storage import storage_damage
 from disinr_monai.errors import InputError
 
 _SMALL, _COMPRESSION = 2**26, 1100  # bytes; deflate reaches 1032 : 1
@@ -41,14 +42,17 @@ def check_size(dataset: Any, path: str | Path) -> None:
     """Refuse a dataset that announces far more than the file holds, before memory is asked for.
 
     Raises:
-        InputError: more bytes than any compression could have stored.
+        InputError: more bytes than any compression could have stored, or values that cannot lie where the file says.
     """
-    stored = dataset.id.get_storage_size()
+    stored = min(dataset.id.get_storage_size(), Path(path).stat().st_size)  # what is damaged announces anything
     if dataset.nbytes > max(_SMALL, _COMPRESSION * stored):
         raise InputError(
             f"{path}: `{dataset.name.strip('/')}` announces {dataset.nbytes / 1e6:,.0f} MB {dataset.shape}, found "
             f"{stored / 1e6:,.1f} MB in the file; copy or export it again"
         )
+    damage = storage_damage(dataset, path)
+    if damage:
+        raise InputError(f"{path}: `{dataset.name.strip('/')}` {damage}; copy or export it again")
 
 
 def check_announced(path: str | Path, n_bytes: int, compressed: bool) -> None:

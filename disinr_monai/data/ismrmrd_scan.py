@@ -120,6 +120,7 @@ def open_ismrmrd(
         InputError: damaged or impossible headers, no imaging acquisitions, or several contrasts, phases, repetitions or
             sets of which none is selected.
     """
+    check_size(group["xml"], path)
     xml = np.asarray(group["xml"][()]).reshape(-1)
     if len(xml) != 1 or not isinstance(xml[0], (bytes, str)):
         raise InputError(f"{path}: expected one ISMRMRD XML header `xml`, found {len(xml)} of type {xml.dtype}")

@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import Any
 
 _SLICE_TOKEN = re.compile(r"[A-Za-z]?\d+")
+_DEVICE = re.compile(r"(?i:con|prn|aux|nul|com\d|lpt\d)")
+_LONGEST = 120  # files of a case append to its name, and file systems take 255 bytes
 
 
 def safe_name(text: str) -> str:
-    """``text`` as one portable folder name: letters, digits, ``.``, ``_`` and ``-`` only, never hidden or empty."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "case"
+    """``text`` as one portable folder name: letters, digits, ``.``, ``_``, ``-`` only, never hidden, empty or long.
+
+    A long name is cut and ends in a hash of all of it; a name that is a device on Windows gets a word before it.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "case"
+    if _DEVICE.fullmatch(name.partition(".")[0]):
+        name = f"case-{name}"
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST - 11]}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:10]}"
+    return name
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -25,14 +25,21 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def _pydicom() -> Any:
+    """pydicom, told not to quote values that break the standard: its warnings would put them into logs."""
+    import pydicom
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    return pydicom
+
+
 def read_dicom_header(path: str | Path) -> Any:
     """Header of one DICOM file, without its pixels.
 
     Raises:
         InputError: unreadable, or not DICOM.
     """
-    import pydicom
-
+    pydicom = _pydicom()
     if not Path(path).is_file():
         raise InputError(f"{path}: expected a DICOM file, found no such file")
     try:
@@ -142,8 +149,7 @@ def _slice_step(heights: NDArray, frame: Frame, folder: str) -> float:
 
 def _read_pixels(path: str, modality: str) -> NDArray[np.float32]:
     """All frames of one file, ``(frame, row, column)``, before slope and intercept."""
-    import pydicom
-
+    pydicom = _pydicom()
     try:
         dataset = pydicom.dcmread(path)
         found = str(dataset.get("Modality", "unknown"))

@@ -17,7 +17,7 @@ from disinr_monai.data.sampling import checked_slice, is_fully_sampled
 from disinr_monai.errors import InputError
 
 _MOST_ACCELERATION = 64
-_FEW = 2**22
+_FEW, _FEW_IN_ALL = 2**20, 2**25  # samples that are always allowed: a coil, all coils
 
 
 def ismrmrd_summary(file: Any, path: str | Path) -> tuple[int, bool]:
@@ -29,6 +29,7 @@ def ismrmrd_summary(file: Any, path: str | Path) -> tuple[int, bool]:
         return n_slices, False
     shape = scan.encoding.encoded.matrix
     first = scan.imaging if is_volume else _of_slice(scan, scan.imaging, numbers[len(numbers) // 2])
+    _check_matrix(scan, first, shape[2] if is_volume else 1)
     mask = np.zeros(shape[:2], bool)
     for head, line in zip(scan.heads[first], _places(scan, first, 0), strict=True):
         rows, _ = _readout(head, shape[0])
@@ -145,12 +146,7 @@ def _assemble(
     n_coils = int(heads["active_channels"][0])
     if (heads["active_channels"] != n_coils).any() or n_coils == 0:
         raise InputError(f"{scan.path}: expected one number of coils, found {np.unique(heads['active_channels'])}")
-    measured = int(heads["number_of_samples"].astype(int).sum())
-    if n_rows * n_lines * n_partitions > max(_MOST_ACCELERATION * measured, _FEW):
-        raise InputError(
-            f"{scan.path}: expected an encoded matrix that the {measured} samples can fill, found "
-            f"{n_rows} x {n_lines} x {n_partitions}"
-        )
+    _check_matrix(scan, chosen, n_partitions)
     complete = all(_readout(head, n_rows)[0] == slice(0, n_rows) for head in _distinct(heads))
     n_kept = scan.cut(0) if complete else n_rows
     lines, partitions = _places(scan, chosen, 0), _places(scan, chosen, 1) if volume else np.zeros(len(chosen), int)
@@ -172,6 +168,21 @@ def _assemble(
             at += 1
     grid /= np.maximum(count, 1)
     return (grid, count > 0) if volume else (grid[..., 0], count[..., 0] > 0)
+
+
+def _check_matrix(scan: IsmrmrdScan, chosen: NDArray[np.int64], n_partitions: int) -> None:
+    """Refuse a matrix that the samples could never fill, before memory is asked for: a header can announce anything."""
+    n_rows, n_lines, _ = scan.encoding.encoded.matrix
+    heads = scan.heads[chosen]
+    n_coils = max(int(heads["active_channels"].max(initial=0)), 1)
+    announced = int(heads["number_of_samples"].astype(int).sum())
+    held = Path(scan.path).stat().st_size // (8 * n_coils)  # samples are stored as they are, never compressed
+    few = min(_FEW, _FEW_IN_ALL // n_coils)
+    if n_rows * n_lines * n_partitions > max(_MOST_ACCELERATION * min(announced, held), few):
+        raise InputError(
+            f"{scan.path}: expected an encoded matrix that the {min(announced, held)} samples can fill, found "
+            f"{n_rows} x {n_lines} x {n_partitions}"
+        )
 
 
 def _distinct(heads: NDArray) -> NDArray:
@@ -209,6 +220,7 @@ def _non_cartesian(
     scan: IsmrmrdScan, chosen: NDArray[np.int64], is_volume: bool
 ) -> tuple[NDArray[np.complex64], NDArray[np.float64], tuple[int, int]]:
     shape = scan.encoding.encoded.matrix[:2]
+    _check_matrix(scan, chosen, 1)
     parts = list(scan.lines(chosen))
     sizes = {(s.shape[1:], t.shape[1:]) for _, s, t in parts}
     if len(sizes) != 1 or parts[0][2].shape[-1] < 2:

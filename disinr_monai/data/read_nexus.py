@@ -124,7 +124,7 @@ def _data(file: Any, path: str | Path) -> Any:
     if data is None or not hasattr(data, "shape"):
         raise InputError(
             f"{path}: expected a NeXus file of CIL's NEXUSDataWriter with {_ENTRY}/data/data, found keys "
-            f"{sorted(file) or 'none'}"
+            f"{sorted(map(str, file)) or 'none'}"
         )
     kind = _text(data.attrs.get("data_type", "AcquisitionData"))
     if kind != "AcquisitionData":

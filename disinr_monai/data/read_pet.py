@@ -29,7 +29,7 @@ def pet_planes(path: str | Path, axes: str | Sequence[str] | None = None) -> lis
         if not found:
             raise InputError(
                 f"{path}: expected a dataset `sinogram` (emission) or `transmission` of counts, found keys "
-                f"{sorted(file) or 'none'}"
+                f"{sorted(map(str, file)) or 'none'}"
             )
         shape = getattr(file[found[0]], "shape", ())
         order = _axes_of(path, file, found[0], shape, axes)
@@ -63,7 +63,7 @@ def read_pet_sinogram(
             other = next((s for s, k in COUNTS.items() if s != scan and k in file), None)
             hint = {"emission": "leave configs/transmission.json out", "transmission": "add configs/transmission.json"}
             raise InputError(
-                f"{path}: expected a dataset `{key}` of counts, found keys {sorted(file) or 'none'}"
+                f"{path}: expected a dataset `{key}` of counts, found keys {sorted(map(str, file)) or 'none'}"
                 + (f"; for {other} scans {hint[other]}" if other else "")
             )
         shape = getattr(file[key], "shape", ())

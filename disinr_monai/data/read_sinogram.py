@@ -70,7 +70,9 @@ def count_scans(path: str | Path) -> int:
 
 def _dataset(file: Any, path: str | Path) -> Any:
     if "sinogram" not in file:
-        raise InputError(f"{path}: expected a dataset `sinogram` (view, detector), found keys {sorted(file) or 'none'}")
+        raise InputError(
+            f"{path}: expected a dataset `sinogram` (view, detector), found keys {sorted(map(str, file)) or 'none'}"
+        )
     data = file["sinogram"]
     shape = tuple(getattr(data, "shape", None) or ())
     if len(shape) not in (2, 3):

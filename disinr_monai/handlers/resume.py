@@ -4,7 +4,8 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
+from disinr_monai.archive import archive_damage
+from disinr_monai.checkpoint_content import tensor_damage
 from disinr_monai.distributed import rank, world_size
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path
@@ -129,8 +132,11 @@ class ResumeCheckpoint:
             logger.warning("resume: no %s yet, training starts at the beginning", self.path)
             return
         state = _read(self.path)
-        if not {"settings", "parts"} <= state.keys():
-            raise InputError(f"resume: {self.path} was written by another version; start anew")
+        with _named_damage(self.path):
+            self._restore(engine, state)
+        logger.info("resumed after epoch %d", engine.state.epoch)
+
+    def _restore(self, engine: Engine, state: dict[str, Any]) -> None:
         found = json.loads(state["settings"])
         for key in sorted(self.settings.keys() | found.keys()):
             if self.settings.get(key) != found.get(key):
@@ -138,7 +144,10 @@ class ResumeCheckpoint:
                     f"resume: {self.path} was written with {key} = {_short(found.get(key))}, this run has "
                     f"{_short(self.settings.get(key))}; use the same settings or another output_dir"
                 )
-        parts = [_read(self.path.parent / name) for name in state["parts"]]
+        names = list(state["parts"])
+        if any(not isinstance(name, str) or Path(name).name != name for name in names):  # never out of the folder
+            raise ValueError("names of parts with a folder")
+        parts = [_read(self.path.parent / name) for name in names]
         max_epochs = engine.state.max_epochs
         trainer = state["trainer"]
         if max_epochs is not None:
@@ -155,7 +164,6 @@ class ResumeCheckpoint:
         engine.load_state_dict(trainer)
         if max(len(parts), 1) == world_size():  # other processes draw other numbers anyway
             _set_random_state((parts[rank()] if parts else state)["random"])
-        logger.info("resumed after epoch %d", engine.state.epoch)
 
     def load_weights(self) -> None:
         """Take network, optimiser and extra parts back to the file; schedule and position stay where they are.
@@ -192,10 +200,36 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        damage = archive_damage(path)
+        if damage:
+            raise InputError(f"resume: {path} cannot be read ({damage}); start anew")
         # The files are ours, and numpy's and Python's random states are stored as plain tensors and text.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"resume: {path} cannot be read ({type(error).__name__}); start anew") from None
+    if not isinstance(state, dict) or not {"network", "optimizer", "random"} <= state.keys():
+        raise InputError(f"resume: {path} was written by another version; start anew")
+    damage = tensor_damage(state["network"])
+    if damage:
+        raise InputError(f"resume: {path} cannot be used: {damage}; start anew")
+    return state
+
+
+@contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    """What a file of another version or a damaged one leads to, in one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"resume: {path} is damaged or was written by another version ({type(error).__name__}: {reason}); "
+            "start anew"
+        ) from None
 
 
 def _first_rank_says(due: bool) -> bool:

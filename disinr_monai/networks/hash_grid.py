@@ -49,7 +49,7 @@ class HashGrid(nn.Module):
         seed: seed of the initial table, uniform in ±1e-4.
 
     Raises:
-        ValueError: dimension not 2, 3 or 4, or a size that is not positive.
+        ValueError: dimension not 2, 3 or 4, or a size that is not positive or beyond all memory.
     """
 
     def __init__(
@@ -68,6 +68,11 @@ class HashGrid(nn.Module):
             raise ValueError(f"HashGrid: in_dim must be 2, 3 or 4, found {in_dim}")
         if min(n_levels, n_features_per_level, log2_hashmap_size, base_resolution) < 1 or per_level_scale < 1:
             raise ValueError("HashGrid: all sizes must be at least 1")
+        if n_levels > 64 or log2_hashmap_size > 30:
+            raise ValueError(
+                "HashGrid: expected at most 64 levels of at most 2^30 entries, found "
+                f"n_levels {n_levels}, log2_hashmap_size {log2_hashmap_size}"
+            )
         self.in_dim = in_dim
         self.n_levels = n_levels
         self.n_features_per_level = n_features_per_level

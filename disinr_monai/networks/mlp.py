@@ -32,6 +32,8 @@ class MLP(nn.Module):
         super().__init__()
         if min(in_dim, out_dim, hidden_dim, n_layers) < 1:
             raise ValueError("MLP: in_dim, out_dim, hidden_dim and n_layers must be at least 1")
+        if n_layers > 1000:
+            raise ValueError(f"MLP: expected at most 1000 hidden layers, found {n_layers}")
         self.in_dim, self.out_dim, self.hidden_dim, self.n_layers = in_dim, out_dim, hidden_dim, n_layers
         self.amp = False
         widths = [in_dim] + [hidden_dim] * n_layers + [out_dim]

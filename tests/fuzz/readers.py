@@ -9,13 +9,20 @@ import h5py
 import nibabel as nib
 import numpy as np
 import torch
+from ignite.engine import Engine
 
-from disinr_monai.checkpoint import read_checkpoint, save_shared
+from disinr_monai.checkpoint import load_shared, save_shared
+from disinr_monai.data.acquire_pet import AcquirePET
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.read_image import nifti_slices, read_image
 from disinr_monai.data.read_kspace import kspace_summary, read_kspace
+from disinr_monai.data.read_nexus import read_nexus
 from disinr_monai.data.read_sinogram import read_sinogram
+from disinr_monai.handlers.resume import ResumeCheckpoint
+from disinr_monai.run_checkpoint import n_prior_passes
 from tests.data.ismrmrd_files import Writer, grid, header
+from tests.data.test_cil import PARALLEL, system
+from tests.data.test_cil import write as nexus_file
 from tests.problems import small_network
 
 POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])
@@ -55,6 +62,20 @@ def _sinogram(path: Path) -> None:
             {"detector_spacing": 2.0, "source_distance": 300.0, "detector_distance": 300.0, "pixel_spacing": 2.0}
         )
         file.attrs["image_shape"] = (16, 16)
+
+
+def _pet(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file["sinogram"] = rng.poisson(20, (2, 6, 12)).astype(np.float32)
+        file["attenuation_factors"], file["background"] = rng.uniform(0.2, 1, (2, 6, 12)), np.full((6, 12), 2.0)
+        file["angles"] = np.linspace(0, 2.6, 6)
+        file.attrs.update({"bin_spacing": 4.0, "axes": "plane,view,bin"})
+
+
+def _nexus(path: Path) -> None:
+    geometry = system(**PARALLEL | {"n": (12, 4)}, angles=np.linspace(0, 150, 6))
+    nexus_file(path, geometry, np.random.default_rng(0).random((6, 12)).astype(np.float32))
 
 
 def _nifti(path: Path) -> None:
@@ -100,6 +121,17 @@ def _read_ct(path: Path) -> None:
     read_sinogram(path)
 
 
+def _read_pet(path: Path) -> None:
+    case = list_cases(path, "pet")[0]
+    result = AcquirePET(image_size=8)(case)
+    assert bool(torch.isfinite(result["measurement"]).all())
+
+
+def _read_nexus(path: Path) -> None:
+    list_cases(path, "ct")
+    read_nexus(path, None, 8, {})
+
+
 def _read_nifti(path: Path) -> None:
     list_cases(path, "mri")
     nifti_slices(path)
@@ -112,8 +144,34 @@ def _read_dicom(path: Path) -> None:
 
 
 def _read_checkpoint(path: Path) -> None:
-    content = read_checkpoint(path)
-    assert all(isinstance(value, torch.Tensor) for value in content["model"].values())
+    load_shared(path, small_network(), "mri")
+    n_prior_passes(str(path), "mri")
+
+
+def _resuming(path: Path) -> tuple[ResumeCheckpoint, Engine]:
+    network = small_network(n_subjects=2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    sum(parameter.sum() for parameter in network.parameters()).backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 4)
+    handler, engine = ResumeCheckpoint(str(path.parent), network, optimizer, schedule, {"seed": 3}), Engine(_nothing)
+    handler.path, engine.state.max_epochs = path, 4
+    return handler, engine
+
+
+def _nothing(engine: Engine, batch: int) -> None:
+    pass
+
+
+def _resume(path: Path) -> None:
+    handler, engine = _resuming(path)
+    engine.run(range(3), max_epochs=2)
+    handler.save(engine)
+
+
+def _read_resume(path: Path) -> None:
+    handler, engine = _resuming(path)
+    handler.load(engine)
 
 
 # Name to (ending, writer of a valid file, reader).
@@ -122,8 +180,11 @@ READERS: dict[str, tuple[str, Callable[[Path], None], Callable[[Path], None]]] =
     "ismrmrd": (".h5", _ismrmrd, _read_mri),
     "trajectory": (".h5", _trajectory, _read_mri),
     "sinogram": (".h5", _sinogram, _read_ct),
+    "pet": (".h5", _pet, _read_pet),
+    "nexus": (".nxs", _nexus, _read_nexus),
     "nifti": (".nii", _nifti, _read_nifti),
     "nifti_gz": (".nii.gz", _nifti, _read_nifti),
     "dicom": (".dcm", _dicom, _read_dicom),
     "checkpoint": (".pt", _checkpoint, _read_checkpoint),
+    "resume": (".pt", _resume, _read_resume),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import resource
 import warnings
 
 import h5py
@@ -11,16 +10,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from disinr_monai.errors import InputError
+from tests.fuzz.examples import FEW, MANY, memory_mb, run
 from tests.fuzz.readers import READERS
 
-FEW, MANY = 25, 10_000
 _MEMORY_MB = 600
 _counter = itertools.count()
-_HDF5 = ["fastmri", "ismrmrd", "trajectory", "sinogram"]
+_HDF5 = ["fastmri", "ismrmrd", "trajectory", "sinogram", "pet", "nexus"]
 
 # Offsets lean to the front, where headers are; several bytes change together, as in a damaged number.
 _damage = st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8))
@@ -44,7 +42,7 @@ def check(folder, name, write):
     path = folder / f"{next(_counter)}{ending}"  # never the same twice: series are cached by their paths
     write(path)
     said = str(path)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory_mb(reset=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -55,13 +53,7 @@ def check(folder, name, write):
         path.unlink()
     assert "\n" not in said
     assert str(path) in said or str(folder) in said
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3 < _MEMORY_MB
-
-
-def _run(strategy, body, n_examples):
-    options = {"database": None, "deadline": 20_000, "derandomize": n_examples == FEW}
-    options["suppress_health_check"] = list(HealthCheck)
-    settings(max_examples=n_examples, **options)(given(strategy)(body))()
+    assert memory_mb() - before < _MEMORY_MB
 
 
 def _changed(content, damages):
@@ -77,7 +69,7 @@ def _fuzz_bytes(valid, folder, name, n_examples):
     def body(damages):
         check(folder, name, lambda path: path.write_bytes(_changed(valid[name], damages)))
 
-    _run(_damages, body, n_examples)
+    run(_damages, body, n_examples, f"{name}: changed bytes")
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -110,6 +102,16 @@ _KEYS = {
     "fastmri": ["kspace", "mask", "sensitivity_maps", "noise", "ismrmrd_header", "reconstruction_rss"],
     "trajectory": ["kspace", "trajectory", "image_shape", "mask"],
     "sinogram": ["sinogram", "angles", "image_shape", "affine", "pixel_spacing", "water_attenuation"],
+    "pet": ["sinogram", "transmission", "blank", "attenuation_factors", "attenuation", "background", "angles", "axes"],
+    "nexus": [
+        "entry1/tomo_entry/data/data",
+        "entry1/tomo_entry/config/angles",
+        "entry1/tomo_entry/config/ray/direction",
+        "entry1/tomo_entry/config/rotation_axis/position",
+        "entry1/tomo_entry/config",
+        "NeXus_version",
+        "creator",
+    ],
     "ismrmrd": ["dataset/xml", "dataset/data", "dataset", "kspace"],
 }
 
@@ -147,7 +149,7 @@ def _fuzz_contents(valid, folder, name, n_examples):
         check(folder, name, write)
 
     with np.errstate(all="ignore"):
-        _run(_contents(_KEYS[name]), body, n_examples)
+        run(_contents(_KEYS[name]), body, n_examples, f"{name}: arbitrary members")
 
 
 @pytest.mark.parametrize("name", _HDF5)
