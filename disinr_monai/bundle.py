@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
+import gc
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -57,6 +59,8 @@ def start() -> None:
     """First line of every ``initialize`` list: readable errors, no override that nobody reads, quick memory."""
     install_excepthook()
     keep_freed_memory()
+    # At the end Python looks for cycles among all objects of all packages, three times, which takes two seconds.
+    atexit.register(gc.freeze)
     collect_warnings()
     check_overrides()
     parser, _ = _find_config()

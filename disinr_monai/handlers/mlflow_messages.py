@@ -95,7 +95,9 @@ class Sender:
         if self._client is not None:
             return self._client
         import mlflow
+        from mlflow.telemetry import set_telemetry_client
 
+        set_telemetry_client()  # MONAI imports MLflow, too, and may have been first
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # With a traceback, each time: what the user has to know is said once, elsewhere.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -328,9 +329,14 @@ def test_who_is_named_where(store, tmp_path, anonymize, is_server):
     assert ("report.html" in artifacts) is (not hidden or anonymize == "true")
 
 
-def test_mlflow_does_not_report_usage():
+def test_mlflow_does_not_report_usage(tmp_path):
     code = (
-        "import disinr_monai.handlers, mlflow; from mlflow.telemetry.utils import is_telemetry_disabled as off; "
-        "raise SystemExit(not off())"
+        "import mlflow\n"  # as MONAI does, before anything of ours
+        "from mlflow.telemetry.client import get_telemetry_client\n"
+        "from disinr_monai.handlers.mlflow_messages import Sender\n"
+        f"Sender('sqlite:///{tmp_path}/runs.db')._connected()\n"
+        "assert get_telemetry_client() is None\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
