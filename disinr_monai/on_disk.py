@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from disinr_monai.errors import InputError
+from disinr_monai.memory import return_freed_memory
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -52,6 +53,8 @@ class DiskTensors:
         """Move a module's parameters to disk, in place."""
         for parameter in module.parameters():
             parameter.data = self.empty_like(parameter).copy_(parameter.data)
+        # The next subject's table seldom fits into the hole that this one's leaves, as smaller tensors settle there.
+        return_freed_memory()
         return module
 
     def move_adam(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
