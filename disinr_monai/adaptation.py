@@ -14,6 +14,7 @@ from disinr_monai.networks.hash_grid import compact_grids, expand_grids
 from disinr_monai.operators import LinearOperator
 from disinr_monai.operators.linear_operator import Part
 from disinr_monai.progress import Steps
+from disinr_monai.rollback import Rollback
 from disinr_monai.self_check.budget import budget_spent
 
 
@@ -26,8 +27,9 @@ class AdaptationInferer(CaseInferer):
     :class:`~disinr_monai.networks.NaiveINR` the whole network from scratch; see ``fitted_at_test`` of each. A copy is
     fitted: the network given stays as it is, so every scan starts from the same weights. What is frozen and the same
     for all iterations (``prepare``) is computed once. A scan that can be measured in parts
-    (:meth:`~disinr_monai.operators.LinearOperator.draw`) is fitted to a random one in each iteration. After a call,
-    ``fitted`` holds the copy: it *is* that scan's image.
+    (:meth:`~disinr_monai.operators.LinearOperator.draw`) is fitted to a random one in each iteration. A loss that is
+    not finite or explodes is noticed at the next look and undone (:class:`~disinr_monai.rollback.Rollback`). After a
+    call, ``fitted`` holds the copy: it *is* that scan's image.
 
     Args:
         loss: the measurement loss.
@@ -108,6 +110,7 @@ class AdaptationInferer(CaseInferer):
 
         optimizer = torch.optim.Adam(groups, lr=self.lr, fused=True)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
+        rollback = Rollback(parameters, optimizer)
         held = self._hold_out(operator, measurement)
         kept = None if held is None else ~held
         keep = None if held is None else kept.to(measurement.real.dtype)
@@ -127,7 +130,11 @@ class AdaptationInferer(CaseInferer):
                     loss = self.loss.one(image, part.operator, part.select(measurement), seen)
                 loss.backward()
                 shown = None
-                if iteration % self.check_every == 0 or iteration == self.n_iterations:
+                looks = iteration % self.check_every == 0 or iteration == self.n_iterations
+                if (looks or iteration == 1) and (text := rollback.look(float(loss.detach()), iteration)):
+                    self.mark(text)
+                    continue
+                if looks:
                     entry = {"iteration": iteration, "loss": float(loss.detach())}
                     shown = entry["loss"]
                     self.history.append(entry)

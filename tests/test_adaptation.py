@@ -8,6 +8,7 @@ import torch
 from disinr_monai.adaptation import AdaptationInferer
 from disinr_monai.losses import MeasurementLoss
 from disinr_monai.metrics import image_metrics, to_display
+from tests.faults.record import record
 from tests.problems import mri_case, small_naive, small_network
 
 
@@ -79,9 +80,43 @@ def test_divergence_is_reported_not_saved():
     case["measurement"] = case["measurement"] * float("nan")
     _, image = adapt(small_network(), case, n_iterations=2)
     assert image is None
-    assert "not finite" in case["error"]
+    assert "expected a finite number" in case["error"]
 
 
 def test_bad_settings():
     with pytest.raises(ValueError, match="n_iterations must be at least 1"):
         AdaptationInferer(MeasurementLoss(), n_iterations=0)
+
+
+def test_a_measurement_that_is_not_finite_ends_the_fit_at_once():
+    case = mri_case()
+    case["measurement"] = case["measurement"].clone()
+    case["measurement"][0, 0, 0] = complex("nan")
+    inferer = AdaptationInferer(MeasurementLoss(), n_iterations=10_000, quiet=True)
+    assert inferer(case["points"][None], small_network(), case=case) is None
+    assert "iteration 1, expected a finite number" in case["error"]
+
+
+@pytest.mark.parametrize("damage", [float("nan"), 1e6])
+def test_a_fit_that_diverges_goes_back_and_says_so(monkeypatch, damage):
+    case, steps, step = mri_case(), [], torch.optim.Adam.step
+
+    def damaged_once(self, *arguments):
+        result = step(self, *arguments)
+        steps.append(1)
+        if len(steps) == 30:
+            with torch.no_grad():
+                self.param_groups[0]["params"][-1].fill_(damage)
+        return result
+
+    monkeypatch.setattr(torch.optim.Adam, "step", damaged_once)
+    inferer = AdaptationInferer(MeasurementLoss(), n_iterations=400, lr=5e-3, check_every=10, quiet=True)
+    image = inferer(case["points"][None], small_network(), case=case)
+    assert "error" not in case
+    assert any("went back to iteration 30 with half the learning rate" in mark for mark in inferer.marks)
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    inferer = AdaptationInferer(MeasurementLoss(), n_iterations=400, lr=5e-3, check_every=10, quiet=True)
+    sound = inferer(case["points"][None], small_network(), case=case)
+    assert not inferer.marks
+    assert psnr(image, case) > psnr(sound, case) - 1.5
+    record("divergence in adaptation (NaN, exploding loss)", 1, 1, "iterations since the last look")
