@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.hdf5_probe import PROBE
 from disinr_monai.data.hdf5_storage import storage_damage
 from disinr_monai.errors import InputError
 
@@ -21,6 +22,10 @@ def open_hdf5(path: str | Path) -> Iterator[Any]:
 
     if not Path(path).is_file():
         raise InputError(f"{path}: expected an HDF5 file, found no such file")
+    if problem := PROBE.problem(path):
+        raise InputError(
+            f"{path}: expected a readable HDF5 file, found a damaged one ({problem}); copy or export it again"
+        )
     try:
         with h5py.File(path, "r") as file:
             yield file

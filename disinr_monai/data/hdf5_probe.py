@@ -1,0 +1,113 @@
+"""Reads HDF5 files on trial, in a process of its own: the HDF5 library crashes on some damaged files.
+
+Run as a script it takes paths on standard input, one a line, and answers each with a line. It imports nothing of this
+package, to start quickly.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+_ROW_BYTES = 2**20  # larger rows are left out
+_SECONDS = 60.0
+
+
+class Probe:
+    """One helper process for all files; started with the first, and again after a crash."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, int, int], str] = {}
+
+    def problem(self, path: str | Path) -> str:
+        """What happened when the file was read on trial; empty if nothing did or only an error that is no crash."""
+        status = Path(path).stat()
+        key = (str(Path(path).resolve()), status.st_mtime_ns, status.st_size)
+        with self._lock:
+            if key not in self._known:
+                if len(self._known) > 10_000:
+                    self._known.clear()
+                self._known[key] = self._ask(key[0])
+            return self._known[key]
+
+    def _ask(self, path: str) -> str:
+        if "\n" in path or "\r" in path or not self._start():
+            return ""
+        process = self._process
+        timer = threading.Timer(_SECONDS, process.kill)
+        timer.daemon = True
+        timer.start()
+        answer = ""
+        with contextlib.suppress(OSError):
+            process.stdin.write(path + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        timer.cancel()
+        if answer:
+            return ""
+        self.close()
+        return "the HDF5 library crashes or hangs on it"
+
+    def _start(self) -> bool:
+        """Whether there is a helper process; where none can be made files are read untried."""
+        if self._process is None:
+            code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+            with contextlib.suppress(OSError):
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", code, __file__],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                    encoding="utf-8", errors="surrogateescape",
+                )  # fmt: skip
+                atexit.register(self.close)
+                if self._process.stdout.readline() != "ready\n":
+                    self.close()
+        return self._process is not None
+
+    def close(self) -> None:
+        """End the helper process."""
+        atexit.unregister(self.close)
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+PROBE = Probe()
+
+
+def read_on_trial(path: str) -> None:
+    """Names, attributes, shapes and first rows of all that is in a file."""
+    import h5py
+
+    def visit(_: str, item: object) -> None:
+        with contextlib.suppress(Exception):
+            for name in item.attrs:
+                with contextlib.suppress(Exception):
+                    item.attrs[name]
+        with contextlib.suppress(Exception):
+            if isinstance(item, h5py.Dataset) and item.shape is not None:
+                rows = max(item.shape[0], 1) if item.shape else 1
+                if item.dtype.itemsize * item.size / rows <= _ROW_BYTES:
+                    item[:1] if item.shape else item[()]
+
+    with contextlib.suppress(Exception), h5py.File(path, "r") as file:
+        visit("/", file)
+        file.visititems(visit)
+
+
+if __name__ == "__main__":
+    import h5py  # noqa: F401  (without it nobody is ready)
+
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        read_on_trial(line.rstrip("\n"))
+        sys.stdout.write("read\n")
+        sys.stdout.flush()
