@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from disinr_monai.collected_warnings import collect_warnings
-from disinr_monai.distributed import local_device, rank, start_distributed
+from disinr_monai.distributed import local_device, start_distributed
 from disinr_monai.errors import InputError
 from disinr_monai.files import claim_output_dir
 from disinr_monai.files import prepare_output_dir as _prepare
@@ -68,14 +68,18 @@ def start() -> None:
     _keep_logs_private()
 
 
-def prepare_output_dir(output_dir: str | Path) -> Path:
+def prepare_output_dir(output_dir: str | Path, process: int = 0) -> Path:
     """Create the output folder and keep other runs out of it.
+
+    Args:
+        output_dir: the folder.
+        process: rank of this process, of many that share the folder; the config's ``@rank``, which joins them first.
 
     Raises:
         InputError: it cannot be written, or another run writes there.
     """
     folder = _prepare(output_dir)
-    if rank() == 0:
+    if process == 0:
         claim_output_dir(folder)
     return folder
 

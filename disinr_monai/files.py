@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -59,11 +60,12 @@ def _cannot_write(path: Path, reason: str) -> InputError:
     return InputError(f"{path}: cannot be written ({reason}); free some space or give another --output_dir")
 
 
+_HALF_FILE = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+){1,2}")  # what atomic_path calls them
 _CLAIMED: dict[tuple[int, int], int] = {}
 
 
 def claim_output_dir(folder: str | Path) -> None:
-    """Keep other processes out of an output folder until this one ends, however it ends.
+    """Keep other processes out of an output folder until this one ends, however it ends; remove a kill's half files.
 
     The lock is on the folder itself and belongs to the process: the system lifts it after a kill too, and nothing is
     written. Where the system or the file system knows no such locks, nothing is checked.
@@ -90,6 +92,10 @@ def claim_output_dir(folder: str | Path) -> None:
         logger.debug("no lock on %s: %s", folder, error)
         return
     _CLAIMED[found.st_dev, found.st_ino] = handle
+    for leftover in Path(folder).glob(".*-????????.*"):
+        # Other ranks of this run, which hold no lock, write tables of their own.
+        if _HALF_FILE.fullmatch(leftover.name) and "rank" not in leftover.name.lower() and leftover.is_file():
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -396,7 +396,7 @@ def test_scans_are_shared_out_and_a_bad_one_is_survived(tmp_path, phantoms):
 @pytest.mark.slow
 def test_the_learned_prior_is_trained_by_two_processes(tmp_path, phantoms):
     prior = ["--config_file", f"[{TRAIN},'configs/prior.json','configs/multi_gpu_train.json']", "--max_epochs", "1"]
-    prior += ["--network_def#prior#widths", "[8,12]", "--n_splits", "1"]
+    prior += ["--network_def#prior#widths", "[8,12]", "--n_splits", "1", "--variations", "{}"]
     run(2, "training", phantoms[5], tmp_path / "out", *prior)
     names = released(tmp_path / "out").keys()
     assert any(name.startswith("shared.prior.") for name in names)

@@ -174,7 +174,7 @@ def test_slices_too(tmp_path, modality, caplog):
     write_phantoms(tmp_path / "scans", modality, n_subjects=1, size=32, seed=1)
     source = nibabel.load(tmp_path / "scans/phantom-000.nii.gz")
     half = float(source.header.get_zooms()[0]) / 2
-    options = {"image_size": 32, "n_iterations": 40, "output_spacing": half if modality == "mri" else 0.5}
+    options = {"image_size": 32, "n_iterations": 40, "output_spacing": half}
     if modality == "ct":
         options |= {"n_views": 12, "n_detectors": 64, "detector_spacing": 2.0}
     else:

@@ -108,3 +108,13 @@ def test_one_process_may_go_on_in_its_folder(tmp_path):
     tmp_path.mkdir()
     claim_output_dir(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_half_written_files_of_a_kill_go_with_the_next_run(tmp_path):
+    for name in (".metrics-u1nggscs.csv", ".x_recon-abcd_123.nii.gz"):
+        (tmp_path / name).write_text("half")
+    kept = {".metrics_rank1-u1nggscs.csv", ".hidden", "metrics-u1nggscs.csv"}
+    for name in kept:
+        (tmp_path / name).write_text("whole")
+    claim_output_dir(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
