@@ -13,14 +13,16 @@ from tests.hostile import write_ct, write_mri
 from tests.runs import OF, infer, texts_of
 
 PERSON = {
-    "PatientName": "Muellerschmidt^Annegret", "PatientID": "PID8830417", "IssuerOfPatientID": "ISSUER5521",
+    "PatientName": "Muellerschmidt^Annegret", "PatientID": "PID8830417", "IssuerOfPatientID": "ISSUER5521904",
     "PatientBirthDate": "19431217", "InstitutionName": "St Elsewhere", "AccessionNumber": "ACC5550199",
-    "ReferringPhysicianName": "Quackenbush^Hugo", "StudyID": "STID4417", "StudyDescription": "thorax for Quackenbush",
+    "ReferringPhysicianName": "Quackenbush^Hugo", "StudyID": "STID44170932", "StudyDescription": "thorax for Quackenbush",
     "StudyDate": "19990228", "StudyInstanceUID": "1.2.826.77.1", "FrameOfReferenceUID": "1.2.826.77.2",
     "SeriesInstanceUID": "1.2.826.77.3", "DeviceSerialNumber": "SN998812", "StationName": "SCANNERROOM7",
     "PatientComments": "lives in Springfield",
 }  # fmt: skip
-WORDS = ["Muellerschmidt", "Annegret", "8830417", "5521", "19431217", "Elsewhere", "5550199", "Quackenbush", "4417"]
+WORDS = ["Muellerschmidt", "Annegret", "8830417", "5521904", "19431217", "Elsewhere", "5550199", "Quackenbush"]
+# Long enough not to stand in a random UID by chance.
+WORDS += ["44170932"]
 WORDS += ["19990228", "1.2.826.77", "998812", "SCANNERROOM7", "Springfield", "ward_of_secrets"]
 WORDS += [hashlib.sha256(PERSON["PatientID"].encode()).hexdigest()[:8]]  # unsalted: whoever guesses the number knows
 FOLDER = "Muellerschmidt Annegret 19431217"
