@@ -15,7 +15,7 @@ from tests.runs import OF, infer, texts_of
 PERSON = {
     "PatientName": "Muellerschmidt^Annegret", "PatientID": "PID8830417", "IssuerOfPatientID": "ISSUER5521904",
     "PatientBirthDate": "19431217", "InstitutionName": "St Elsewhere", "AccessionNumber": "ACC5550199",
-    "ReferringPhysicianName": "Quackenbush^Hugo", "StudyID": "STID44170932", "StudyDescription": "thorax for Quackenbush",
+    "ReferringPhysicianName": "Quackenbush^Hugo", "StudyID": "STID44170932", "StudyDescription": "for Quackenbush",
     "StudyDate": "19990228", "StudyInstanceUID": "1.2.826.77.1", "FrameOfReferenceUID": "1.2.826.77.2",
     "SeriesInstanceUID": "1.2.826.77.3", "DeviceSerialNumber": "SN998812", "StationName": "SCANNERROOM7",
     "PatientComments": "lives in Springfield",
