@@ -60,7 +60,8 @@ def _cannot_write(path: Path, reason: str) -> InputError:
     return InputError(f"{path}: cannot be written ({reason}); free some space or give another --output_dir")
 
 
-_HALF_FILE = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+){1,2}")  # what atomic_path calls them
+# What atomic_path calls them; of the files that are written there only, as a user's own may look alike.
+_HALF_FILE = re.compile(r"\.(metrics|report|model|private_\w+)-[a-z0-9_]{8}\.\w+")
 _CLAIMED: dict[tuple[int, int], int] = {}
 
 

@@ -17,8 +17,9 @@ _EXPLODED = 100.0
 class Rollback:
     """Keeps the weights of the last look at which the loss was sound, and goes back to them when it is not.
 
-    Sound is finite and below a hundred times the first loss. Going back starts Adam's moments afresh and halves the
-    learning rate.
+    Sound is finite and below a hundred times the first loss, or below 100 where the first was less than 1: losses are
+    of the size of the image, which is about 1, and a scan of nothing begins at nearly 0. Going back starts Adam's
+    moments afresh and halves the learning rate.
 
     Args:
         parameters: what is fitted.
@@ -48,7 +49,7 @@ class Rollback:
         """
         if math.isfinite(loss) and loss <= _EXPLODED * self._first:
             if self._sound is None:
-                self._first = max(loss, 1e-30)
+                self._first = max(loss, 1.0)
             self._sound = iteration, [p.detach().clone() for p in self.parameters]
             return ""
         if self._sound is None:

@@ -64,6 +64,7 @@ def page(result: dict[str, Any]) -> list[str]:
 def plot(rows: list[dict[str, Any]], path: Path) -> bool:
     """Seconds against pixels, slices and subjects, on logarithmic axes; False if there is nothing to draw."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     panels = (("pixels", "size", 2, "stages"), ("slices", "slices", 1, ""), ("subjects", "subjects", 1, ""))
@@ -77,6 +78,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> bool:
             axis.loglog(*zip(*sorted(points), strict=True), "o-", label=method)
             drawn = True
         axis.set(xlabel=label, ylabel="seconds an iteration" if label != "subjects" else "seconds a pre-training step")
+        axis.xaxis.set_minor_formatter(NullFormatter())  # they would run into each other
         if curves:
             axis.legend()
     if drawn:

@@ -120,3 +120,13 @@ def test_a_fit_that_diverges_goes_back_and_says_so(monkeypatch, damage):
     assert not inferer.marks
     assert psnr(image, case) > psnr(sound, case) - 1.5
     record("divergence in adaptation (NaN, exploding loss)", 1, 1, "iterations since the last look")
+
+
+def test_a_scan_of_nothing_is_no_divergence():
+    case = mri_case()
+    case["measurement"] = torch.zeros_like(case["measurement"])
+    inferer = AdaptationInferer(MeasurementLoss(), n_iterations=60, lr=1e-2, check_every=5, quiet=True)
+    image = inferer(case["points"][None], small_network(), case=case)
+    assert "error" not in case
+    assert not any("diverged" in mark for mark in inferer.marks)
+    assert float(image.abs().max()) < 1

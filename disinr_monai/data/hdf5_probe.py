@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 _ROW_BYTES = 2**20  # larger rows are left out
-_SECONDS = 60.0
+_SECONDS = 300.0  # a slow disk is no hang
 
 
 class Probe:
@@ -22,6 +23,7 @@ class Probe:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._owner = 0
         self._lock = threading.Lock()
         self._known: dict[tuple[str, int, int], str] = {}
 
@@ -56,6 +58,8 @@ class Probe:
 
     def _start(self) -> bool:
         """Whether there is a helper process; where none can be made files are read untried."""
+        if self._owner != os.getpid():  # after a fork the pipes are the parent's
+            self._process, self._owner = None, os.getpid()
         if self._process is None:
             code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
             with contextlib.suppress(OSError):
@@ -73,7 +77,7 @@ class Probe:
         """End the helper process."""
         atexit.unregister(self.close)
         process, self._process = self._process, None
-        if process is not None:
+        if process is not None and self._owner == os.getpid():
             process.kill()
             process.communicate()
 

@@ -111,9 +111,9 @@ def test_one_process_may_go_on_in_its_folder(tmp_path):
 
 
 def test_half_written_files_of_a_kill_go_with_the_next_run(tmp_path):
-    for name in (".metrics-u1nggscs.csv", ".x_recon-abcd_123.nii.gz"):
+    for name in (".metrics-u1nggscs.csv", ".report-abcd_123.html", ".private_resume_checkpoint-abcd_123.pt"):
         (tmp_path / name).write_text("half")
-    kept = {".metrics_rank1-u1nggscs.csv", ".hidden", "metrics-u1nggscs.csv"}
+    kept = {".metrics_rank1-u1nggscs.csv", ".hidden", "metrics-u1nggscs.csv", ".users-settings.json"}
     for name in kept:
         (tmp_path / name).write_text("whole")
     claim_output_dir(tmp_path)

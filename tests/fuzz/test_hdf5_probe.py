@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -46,3 +47,20 @@ def test_without_a_helper_files_are_read_untried(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
     (tmp_path / "file.h5").write_bytes(b"anything")
     assert Probe().problem(tmp_path / "file.h5") == ""
+
+
+def test_a_fork_does_not_share_the_helper_of_its_parent(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["values"] = [1.0]
+    probe = Probe()
+    assert probe.problem(path) == ""
+    first = probe._process
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    path.write_bytes(b"another file")
+    assert probe.problem(path) == ""
+    assert probe._process is not first
+    probe.close()
+    assert first.poll() is None, "a child must not end its parent's helper"
+    first.kill()
+    first.communicate()
