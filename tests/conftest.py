@@ -36,6 +36,26 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    items.sort(
+        key=lambda item: item.name != "test_soak"
+    )  # the others run beside its hour, where there are two processes
+
+
+def pytest_sessionfinish(session):
+    """A process that another one started (pytest -n 2) hands over what its fault tests recorded."""
+    if hasattr(session.config, "workeroutput"):
+        from tests.faults.record import send
+
+        session.config.workeroutput["reliability"] = send()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    from tests.faults.record import receive
+
+    output = getattr(node, "workeroutput", {})  # a process that crashed has none; its test has failed then
+    if "reliability" in output:
+        receive(output["reliability"])
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults.record import record
+from tests.faults.record import record, record_curve
 
 GROWTH_MB = 60
 SOAK_SECONDS = float(os.environ.get("DISINR_SOAK_SECONDS", "3600"))
@@ -26,10 +26,8 @@ def _curve(tmp_path, what, number, timeout):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     assert result.returncode == 0, result.stderr[-2000:]
     curve = np.array(json.loads((tmp_path / "curve.json").read_text()))
-    every = max(1, len(curve) // 25)
-    print(f"\n{what}: resident memory of {len(curve)} slices")
-    for number, (seconds, memory) in list(enumerate(curve, start=1))[::every]:
-        print(f"{number:6d} {seconds:8.0f} s {memory:8.1f} MB")
+    shown = np.unique(np.linspace(1, len(curve), 12).astype(int))
+    record_curve(what.replace("_", " "), [(int(n), *map(float, curve[n - 1])) for n in shown])
     return curve[:, 1]
 
 
@@ -39,7 +37,6 @@ def test_500_slices_in_one_process(tmp_path):
     memory = _curve(tmp_path, "many_slices", 500, 3600)
     assert len(memory) == 500
     growth = memory[-10:].max() - memory[45:55].min()
-    print(f"from slice 50 to 500: {growth:+.1f} MB")
     assert growth < GROWTH_MB
     record("500 slices in one process", 1, 1, f"less than {GROWTH_MB} MB of growth")
 
@@ -51,6 +48,5 @@ def test_soak(tmp_path):
     # The first third fills caches of bounded size; after it the level may not rise.
     n = len(memory)
     early, late = np.median(memory[n // 3 : n // 2]), np.median(memory[-(n // 6) :])
-    print(f"median of the last sixth over that of the third to the half: {late - early:+.1f} MB")
     assert late - early < GROWTH_MB
     record("soak", 1, 1, f"less than {GROWTH_MB} MB of growth")

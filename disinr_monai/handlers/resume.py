@@ -224,7 +224,7 @@ def _named_damage(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"resume: {path} is damaged or was written by another version ({type(error).__name__}: {reason}); "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass
@@ -24,8 +25,17 @@ class Inputs:
     crashes: int
 
 
+@dataclass
+class Curve:
+    """Resident memory of one process: (slices done, seconds, MB)."""
+
+    kind: str
+    points: list[tuple[int, float, float]]
+
+
 FAULTS: list[Fault] = []
 INPUTS: list[Inputs] = []
+CURVES: list[Curve] = []
 
 
 def record(kind: str, injected: int, survived: int, lost: str = "nothing") -> None:
@@ -46,6 +56,30 @@ def record_inputs(kind: str, fuzzed: int, crashes: int) -> None:
     INPUTS.append(Inputs(kind, fuzzed, crashes))
 
 
+def record_curve(kind: str, points: list[tuple[int, float, float]]) -> None:
+    """Add a table of memory over time."""
+    CURVES.append(Curve(kind, points))
+
+
+def send() -> dict[str, list[dict[str, Any]]]:
+    """Everything recorded in this process, in plain types (for the process that started it)."""
+    return {
+        "faults": [asdict(f) for f in FAULTS],
+        "inputs": [asdict(i) for i in INPUTS],
+        "curves": [asdict(c) for c in CURVES],
+    }
+
+
+def receive(sent: dict[str, list[dict[str, Any]]]) -> None:
+    """Add what another process recorded."""
+    for fault in sent["faults"]:
+        record(**fault)
+    for inputs in sent["inputs"]:
+        record_inputs(**inputs)
+    for curve in sent["curves"]:
+        record_curve(**curve)
+
+
 def table() -> list[str]:
     """The tables as Markdown lines."""
     lines = []
@@ -56,4 +90,8 @@ def table() -> list[str]:
         lines += [""] if lines else []
         lines += ["| input | inputs fuzzed | crashes |", "|---|---|---|"]
         lines += [f"| {i.kind} | {i.fuzzed:,} | {i.crashes:,} |" for i in INPUTS]
+    for curve in CURVES:
+        lines += [""] if lines else []
+        lines += [f"| {curve.kind}: slices done | s | resident memory (MB) |", "|---|---|---|"]
+        lines += [f"| {n:,} | {seconds:,.0f} | {memory:,.1f} |" for n, seconds, memory in curve.points]
     return lines
