@@ -43,10 +43,20 @@ def tensor_damage(state: Any) -> str:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             return f"expected tensors by name, found {str(name)[:60]!r}: {type(value).__name__}"
-        if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in _DTYPES:
-            return f"{name[:60]!r} is not a plain tensor ({value.dtype}, {value.layout}, {value.device.type})"
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            return f"{name[:60]!r} announces shape {list(value.shape)}, more than the file holds"
+        damage = nested_damage(value, repr(name[:60]))
+        if damage:
+            return damage
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             return f"{name[:60]!r} holds values that are not finite"
     return ""
+
+
+def nested_damage(state: Any, name: str) -> str:
+    """Why a tensor anywhere within ``state`` is not dense, or is larger than what the file holds; empty if all are fine."""
+    if isinstance(state, Tensor):
+        if state.layout != torch.strided or state.device.type != "cpu" or state.dtype not in _DTYPES:
+            return f"{name} is not a plain tensor ({state.dtype}, {state.layout}, {state.device.type})"
+        if state.numel() * state.element_size() > state.untyped_storage().nbytes():
+            return f"{name} announces shape {list(state.shape)}, more than the file holds"
+    members = state.values() if isinstance(state, Mapping) else state if isinstance(state, (list, tuple)) else ()
+    return next((damage for member in members if (damage := nested_damage(member, name))), "")

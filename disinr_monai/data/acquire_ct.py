@@ -17,13 +17,13 @@ from disinr_monai.data.points import voxel_centres
 from disinr_monai.data.read_image import read_image
 from disinr_monai.data.read_nexus import is_nexus, read_nexus
 from disinr_monai.data.read_sinogram import read_sinogram
-from disinr_monai.data.resample import block_average, pad_to_square, resample_slice
+from disinr_monai.data.resample import LARGEST_IMAGE, block_average, pad_to_square, resample_slice
 from disinr_monai.data.simulate_ct import simulate_fan_beam
 from disinr_monai.data.units import HU_AIR, HU_RANGE, hu_to_image
 from disinr_monai.errors import InputError, at_least
 from disinr_monai.operators import FanBeam
 
-_MOST_VIEWS, _MOST_DETECTORS, _LARGEST_IMAGE = 100_000, 65_536, 8192
+_MOST_VIEWS, _MOST_DETECTORS = 100_000, 65_536
 
 
 class AcquireCT(Transform):
@@ -68,7 +68,7 @@ class AcquireCT(Transform):
         at_least("n_views", n_views, 1, _MOST_VIEWS, whole=True)
         at_least("photons", photons, 0)
         at_least("electronic_noise", electronic_noise, 0)
-        at_least("image_size", image_size, 8, _LARGEST_IMAGE, whole=True)
+        at_least("image_size", image_size, 8, LARGEST_IMAGE, whole=True)
         at_least("n_detectors", n_detectors, 1, _MOST_DETECTORS, whole=True)
         self.n_views, self.photons, self.electronic_noise, self.seed = n_views, photons, electronic_noise, seed
         self.image_size, self.pixel_spacing = image_size, pixel_spacing

@@ -21,7 +21,7 @@ from disinr_monai.data.oversampling import cut_affine
 from disinr_monai.data.points import voxel_centres
 from disinr_monai.data.read_image import read_image
 from disinr_monai.data.read_kspace import read_kspace
-from disinr_monai.data.resample import resample_slice
+from disinr_monai.data.resample import LARGEST_IMAGE, resample_slice
 from disinr_monai.data.simulate_mri import sample_kspace, simulate_kspace
 from disinr_monai.data.trajectories import n_radial_spokes, radial_trajectory
 from disinr_monai.errors import InputError, at_least
@@ -30,7 +30,7 @@ from disinr_monai.operators.calibration import acs_size, density_compensation
 
 MAPS = ("espirit", "joint", "true", "file")
 PATTERNS = ("uniform", "random", "poisson", "radial")
-_MOST_COILS, _LARGEST_IMAGE = 1024, 8192
+_MOST_COILS = 1024
 
 
 class AcquireMRI(Transform):
@@ -81,7 +81,7 @@ class AcquireMRI(Transform):
         at_least("acceleration", acceleration, 1)
         at_least("n_coils", n_coils, 1, _MOST_COILS, whole=True)
         at_least("noise_std", noise_std, 0)
-        at_least("image_size", image_size, 8, _LARGEST_IMAGE, whole=True)
+        at_least("image_size", image_size, 8, LARGEST_IMAGE, whole=True)
         self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, acs, n_coils, pattern
         self.noise_std, self.image_size, self.maps, self.seed = noise_std, image_size, maps, seed
         self.select = select

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.resample import LARGEST_IMAGE
 from disinr_monai.errors import InputError
 from disinr_monai.operators import ConeBeam, FanBeam, LinearOperator, ParallelBeam
 
@@ -43,10 +44,10 @@ def our_names(values: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(values)
     for other, (ours, factor) in _OTHER_NAMES.items():
         if other in result and ours not in result:
-            result[ours] = np.asarray(result[other], dtype=float) * factor
+            result[ours] = _floats(result[other]) * factor
     if "distance_source_detector_mm" in result and "source_distance" in result:
-        total = np.asarray(result["distance_source_detector_mm"], dtype=float)
-        result.setdefault("detector_distance", total - np.asarray(result["source_distance"], dtype=float))
+        total = _floats(result["distance_source_detector_mm"])
+        result.setdefault("detector_distance", total - _floats(result["source_distance"]))
     return result
 
 
@@ -158,11 +159,16 @@ def _finite(projections: NDArray, path: str) -> NDArray[np.float32]:
     return projections
 
 
-def _number(value: Any, key: str, path: str) -> float:
+def _floats(value: Any) -> NDArray[np.float64]:
+    """Numbers of a file; NaN, which no check lets through, for what is none."""
     try:
-        array = np.asarray(value, dtype=float)
+        return np.asarray(value, dtype=float)
     except (TypeError, ValueError):
-        array = np.full(2, np.nan)
+        return np.array(np.nan)
+
+
+def _number(value: Any, key: str, path: str) -> float:
+    array = _floats(value)
     if array.size != 1 or not np.isfinite(array).all():
         raise InputError(f"{path}: `{key}` must be one finite number, found {value!r}")
     return float(array.item())
@@ -176,10 +182,7 @@ def _length(values: Mapping[str, Any], key: str, path: str, zero: bool = False) 
 
 
 def _angles(values: Any, n_views: int, path: str) -> NDArray[np.float64]:
-    try:
-        angles = np.asarray(values, dtype=float).reshape(-1)
-    except (TypeError, ValueError):
-        angles = np.full(1, np.nan)
+    angles = _floats(values).reshape(-1)
     if len(angles) != n_views or not np.isfinite(angles).all():
         raise InputError(f"{path}: `angles` must hold {n_views} finite angles (rad), one a view, found {len(angles)}")
     if np.ptp(angles) > 4 * np.pi + 1e-3:
@@ -201,10 +204,11 @@ def _grid(
     view = shape[-1] * scan["detector_spacing"] * near
     spacing = _length(values, "pixel_spacing", path) if "pixel_spacing" in values else None
     if "image_shape" in values:
-        sizes = np.asarray(values["image_shape"], dtype=float).reshape(-1)
+        sizes = _floats(values["image_shape"]).reshape(-1)
         n_axes = 3 if scan["geometry"] == "cone" else 2
-        if len(sizes) != n_axes or not (sizes >= 2).all() or (sizes != np.round(sizes)).any():
-            wanted = "three numbers (H, W, D)" if n_axes == 3 else "two numbers (H, W)"
+        if len(sizes) != n_axes or not ((sizes >= 2) & (sizes <= LARGEST_IMAGE) & (sizes == np.round(sizes))).all():
+            wanted = "three whole numbers (H, W, D)" if n_axes == 3 else "two whole numbers (H, W)"
+            wanted += f" from 2 to {LARGEST_IMAGE}"
             raise InputError(f"{path}: `image_shape` must be {wanted}, found {values['image_shape']}")
         image_shape = tuple(int(n) for n in sizes)
         return image_shape, spacing or view / max(image_shape[:2])
@@ -217,7 +221,7 @@ def _grid(
 
 def _affine(values: Mapping[str, Any], scan: Mapping[str, Any], path: str) -> NDArray[np.float64]:
     if "affine" in values:
-        affine = np.asarray(values["affine"], dtype=float)
+        affine = _floats(values["affine"])
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise InputError(f"{path}: `affine` must be a finite 4x4 matrix, found shape {affine.shape}")
         return affine

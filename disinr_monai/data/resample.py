@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
 
+LARGEST_IMAGE = 8192  # pixels along one axis
+
 
 def resample_slice(
     image: NDArray, affine: NDArray, size: int, fill: float = 0.0

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from disinr_monai.archive import archive_damage
-from disinr_monai.checkpoint_content import tensor_damage
+from disinr_monai.checkpoint_content import nested_damage, tensor_damage
 from disinr_monai.distributed import rank, world_size
 from disinr_monai.errors import InputError
 from disinr_monai.files import atomic_path
@@ -211,7 +211,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"resume: {path} cannot be read ({type(error).__name__}); start anew") from None
     if not isinstance(state, dict) or not {"network", "optimizer", "random"} <= state.keys():
         raise InputError(f"resume: {path} was written by another version; start anew")
-    damage = tensor_damage(state["network"])
+    damage = tensor_damage(state["network"]) or next(
+        (found for key, value in state.items() if (found := nested_damage(value, repr(str(key)[:60])))), ""
+    )
     if damage:
         raise InputError(f"resume: {path} cannot be used: {damage}; start anew")
     return state

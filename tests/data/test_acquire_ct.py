@@ -72,7 +72,11 @@ def test_a_sinogram_file_with_its_geometry(write_hdf5):
         ({"detector_spacing": -1.0}, "`detector_spacing` must be one positive length"),
         ({"angles": np.arange(3.0)}, "must hold 11 finite angles .* found 3"),
         ({"angles": np.linspace(0, 360, 11)}, "must be in radians, found a range of 360"),
-        ({"image_shape": [20]}, r"`image_shape` must be two numbers"),
+        ({"image_shape": [20]}, "`image_shape` must be two whole numbers"),
+        ({"image_shape": [np.inf, 20]}, r"must be two whole numbers \(H, W\) from 2 to 8192, found"),
+        ({"image_shape": [10**6, 10**6]}, "from 2 to 8192, found"),
+        ({"image_shape": "large"}, "`image_shape` must be two whole numbers"),
+        ({"affine": "none"}, "`affine` must be a finite 4x4"),
         ({"affine": np.eye(3)}, "`affine` must be a finite 4x4"),
     ],
 )

@@ -160,6 +160,13 @@ def test_an_archive_that_announces_more_than_it_holds(valid, tmp_path, kind):
         READERS[kind][2](path)
 
 
+@pytest.mark.parametrize("key", ["random", "lr_scheduler", "optimizer"])
+def test_a_tensor_that_announces_more_than_the_file_holds(valid, tmp_path, key):
+    torch.save({**valid["resume"], key: {"x": [torch.zeros(1).expand(10**9, 10**3)]}}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=f"'{key}' announces shape .*more than the file holds"):
+        READERS["resume"][2](tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("folder", ["../other.pt", "/etc/other.pt", "sub/other.pt"])
 def test_parts_of_a_resume_checkpoint_lie_in_its_folder(valid, tmp_path, folder):
     torch.save({**valid["resume"], "parts": [folder]}, tmp_path / "model.pt")
