@@ -52,7 +52,7 @@ def tensor_damage(state: Any) -> str:
 
 
 def nested_damage(state: Any, name: str) -> str:
-    """Why a tensor anywhere within ``state`` is not dense, or is larger than what the file holds; empty if all are fine."""
+    """Why a tensor anywhere within ``state`` is not dense, or larger than what the file holds; else empty."""
     if isinstance(state, Tensor):
         if state.layout != torch.strided or state.device.type != "cpu" or state.dtype not in _DTYPES:
             return f"{name} is not a plain tensor ({state.dtype}, {state.layout}, {state.device.type})"

@@ -75,7 +75,7 @@ def _config_item(chain: list[BaseException]) -> str | None:
     """The innermost config item that was being made; None where there was none, or an engine was running."""
     place = None
     for frame in _frames(chain):
-        if frame.f_code.co_filename.endswith(_ENGINE):
+        if frame.f_code.co_name == "run" and frame.f_code.co_filename.endswith(_ENGINE):
             return None
         if frame.f_code.co_name == "_resolve_one_item":
             place = str(frame.f_locals.get("id", "config")).replace("::", "#")

@@ -209,6 +209,7 @@ def test_overrides_of_the_measurement_many(phantoms, limited):
         ({"loss::no_such": 1}, "unexpected keyword argument 'no_such' (TypeError;"),
         ({"tv_weight": "$1/0"}, "tv_weight: division by zero (ZeroDivisionError;"),
         ({"tv_weight": "@nothing"}, "@nothing` is not defined"),
+        ({"evaluator::iteration_update": []}, "evaluator: [] is not a callable object (TypeError;"),
         ({"lrr": 1}, "lrr: no such key in the configs of this run; did you mean 'lr'?"),
     ],
 )
