@@ -27,7 +27,7 @@ def _refused(path, said):
     with pytest.raises(InputError, match=said):
         READ(path)
     assert memory_mb() - before < 100
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def _element(path, number):
