@@ -22,7 +22,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-# Hours of checks: two processes with one thread each, as the soak alone lasts an hour (DISINR_SOAK_SECONDS).
+# Two processes with one thread each: one is busy for an hour with the soak alone (DISINR_SOAK_SECONDS).
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n $(JOBS) --dist worksteal
 

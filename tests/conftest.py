@@ -36,9 +36,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-    items.sort(
-        key=lambda item: item.name != "test_soak"
-    )  # the others run beside its hour, where there are two processes
+    # The others run beside its hour, where there are two processes.
+    items.sort(key=lambda item: item.name != "test_soak")
 
 
 def pytest_sessionfinish(session):

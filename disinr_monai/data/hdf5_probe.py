@@ -9,13 +9,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 _ROW_BYTES = 2**20  # larger rows are left out
-_SECONDS = 300.0  # a slow disk is no hang
+_SECONDS = 300.0  # a slow disk is no hang,
+_CPU_SECONDS = 10.0  # but work without end is
+_MEMORY = 2**28  # bytes, and four times the file: damaged sizes within a file make the library ask for any number
 
 
 class Probe:
@@ -46,13 +50,20 @@ class Probe:
         timer.daemon = True
         timer.start()
         answer = ""
-        with contextlib.suppress(OSError):
-            process.stdin.write(path + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        timer.cancel()
-        if answer:
+        try:
+            with contextlib.suppress(OSError):
+                process.stdin.write(path + "\n")
+                process.stdin.flush()
+                answer = process.stdout.readline()
+        except BaseException:  # interrupted: its late answer must not be taken for one about the next file
+            self.close()
+            raise
+        finally:
+            timer.cancel()
+        if answer == "read\n":
             return ""
+        if answer:
+            return "the HDF5 library asks for far more memory for it than it is large"
         self.close()
         return "the HDF5 library crashes or hangs on it"
 
@@ -85,24 +96,59 @@ class Probe:
 PROBE = Probe()
 
 
-def read_on_trial(path: str) -> None:
-    """Names, attributes, shapes and first rows of all that is in a file."""
+def read_on_trial(path: str) -> str:
+    """Names, attributes, shapes and first rows of all that is in a file.
+
+    Returns:
+        `read`, or `greedy` if the library asked for far more memory than the file is large.
+    """
     import h5py
 
+    greedy = False
+
+    @contextlib.contextmanager
+    def tried() -> Iterator[None]:
+        nonlocal greedy
+        try:
+            yield
+        except Exception as error:
+            greedy |= isinstance(error, MemoryError) or "memory allocation" in str(error)
+
     def visit(_: str, item: object) -> None:
-        with contextlib.suppress(Exception):
+        with tried():
             for name in item.attrs:
-                with contextlib.suppress(Exception):
+                with tried():
                     item.attrs[name]
-        with contextlib.suppress(Exception):
+        with tried():
             if isinstance(item, h5py.Dataset) and item.shape is not None:
                 rows = max(item.shape[0], 1) if item.shape else 1
                 if item.dtype.itemsize * item.size / rows <= _ROW_BYTES:
                     item[:1] if item.shape else item[()]
 
-    with contextlib.suppress(Exception), h5py.File(path, "r") as file:
+    with tried(), h5py.File(path, "r") as file:
         visit("/", file)
         file.visititems(visit)
+    return "greedy" if greedy else "read"
+
+
+@contextlib.contextmanager
+def limited(path: str) -> Iterator[None]:
+    """Bounds on memory and on processor time, where the system has them; the end of the latter ends the process."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    held = Path(path).stat().st_size if Path(path).is_file() else 0
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY + 4 * held, before[1]))
+    signal.setitimer(signal.ITIMER_PROF, _CPU_SECONDS)  # its signal ends work within the library too
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 if __name__ == "__main__":
@@ -112,6 +158,8 @@ if __name__ == "__main__":
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
-        read_on_trial(line.rstrip("\n"))
-        sys.stdout.write("read\n")
+        name = line.rstrip("\n")
+        with limited(name):
+            said = read_on_trial(name)
+        sys.stdout.write(said + "\n")
         sys.stdout.flush()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
 import h5py
+import pytest
 
 from disinr_monai.data.hdf5_probe import Probe
 from tests.conftest import ROOT
 from tests.fuzz.crashing import crashing_hdf5
+from tests.fuzz.readers import READERS
 
 
 def test_a_file_that_crashes_the_library_is_refused_in_one_line(tmp_path):
@@ -25,6 +28,50 @@ def test_a_file_that_crashes_the_library_is_refused_in_one_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
     assert "damaged.h5" in done.stdout
+
+
+def test_a_file_that_makes_the_library_take_memory_is_refused_and_the_others_are_not(tmp_path):
+    good, path, probe = tmp_path / "good.h5", tmp_path / "greedy.h5", Probe()
+    READERS["pet"][1](good)
+    content = bytearray(good.read_bytes())
+    content[4707] = 0x25  # fuzzing found it: the size of a text in the file's heap, 606 MB
+    path.write_bytes(content)
+    assert probe.problem(good) == ""
+    assert "far more memory" in probe.problem(path)
+    good.touch()  # asked again, with the bound of the file before gone
+    assert probe.problem(good) == ""
+    probe.close()
+
+
+def test_a_file_that_keeps_the_library_busy_is_given_up():
+    """Work without end ends the helper, in C too, where Python sees no signal."""
+    code = (
+        "import itertools, disinr_monai.data.hdf5_probe as probe\n"
+        "probe._CPU_SECONDS = 0.5\n"
+        "with probe.limited('any'): sum(itertools.repeat(0))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == -signal.SIGPROF
+
+
+def test_an_interrupted_question_is_not_answered_later(tmp_path, monkeypatch):
+    """An answer that comes late would be taken for one about the next file."""
+    path, probe = tmp_path / "a.h5", Probe()
+    with h5py.File(path, "w") as file:
+        file["values"] = [1.0]
+    assert probe.problem(path) == ""
+    first = probe._process
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first.stdout, "readline", interrupt, raising=False)
+    path.touch()
+    with pytest.raises(KeyboardInterrupt):
+        probe.problem(path)
+    assert first.poll() is not None
+    assert probe.problem(path) == ""
+    probe.close()
 
 
 def test_a_helper_that_dies_names_the_file_and_the_next_is_asked_of_another(tmp_path):

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from disinr_monai.data.hdf5_storage import storage_damage
 from disinr_monai.errors import InputError
 from tests.fuzz.examples import memory_mb
 from tests.fuzz.readers import READERS
@@ -19,6 +20,7 @@ READ = READERS["ismrmrd"][2]
 def scan(tmp_path):
     path = tmp_path / "scan.h5"
     READERS["ismrmrd"][1](path)
+    READ(path)  # the process that tries files out runs before anything is timed
     return path
 
 
@@ -27,7 +29,7 @@ def _refused(path, said):
     with pytest.raises(InputError, match=said):
         READ(path)
     assert memory_mb() - before < 100
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 5
 
 
 def _element(path, number):
@@ -56,7 +58,9 @@ def test_a_text_that_announces_gigabytes(scan):
         start = chunks[0] if chunks else place.get_offset()
     content[start : start + 4] = (2**31).to_bytes(4, "little")
     scan.write_bytes(content)
-    _refused(scan, r"`dataset/xml` announces 2,147,483,648 bytes")
+    with h5py.File(scan) as file:
+        assert "announces 2,147,483,648 bytes" in storage_damage(file["dataset/xml"], scan)
+    _refused(scan, "announces 2,147,483,648 bytes|far more memory")
 
 
 def test_a_matrix_that_no_samples_fill(scan):
