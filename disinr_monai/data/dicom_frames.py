@@ -25,6 +25,7 @@ class Frame:
         spacing: between rows and between columns, mm.
         thickness: between slices, as far as one image says, mm.
         rescale: slope and intercept.
+        assumed: which of thickness and rescale the file does not hold (1 mm; the stored values).
     """
 
     path: str
@@ -35,6 +36,7 @@ class Frame:
     spacing: NDArray[np.float64]
     thickness: float
     rescale: tuple[float, float]
+    assumed: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -162,5 +164,8 @@ def _frame(path: str, number: int, shape: tuple[int, int], levels: list[Any]) ->
         raise InputError(
             f"{path}: expected a finite rescale slope other than 0, found {slope} and intercept {intercept}"
         )
-    thickness = thickness if np.isfinite(thickness) and thickness > 0 else 1.0
-    return Frame(path, number, shape, position, orientation, spacing, thickness, rescale)
+    has_thickness = between is not None and np.isfinite(thickness) and thickness > 0
+    lacking = {"thickness": not has_thickness, "rescale": slope is None or intercept is None}
+    assumed = frozenset(key for key, lacks in lacking.items() if lacks)
+    thickness = thickness if has_thickness else 1.0
+    return Frame(path, number, shape, position, orientation, spacing, thickness, rescale, assumed)

@@ -95,6 +95,21 @@ def read_dicom_volume(paths: Sequence[str], modality: str) -> tuple[NDArray[np.f
     return volume, affine
 
 
+def dicom_unverified(paths: Sequence[str], modality: str) -> dict[str, list[str]]:
+    """``{"unverified": ...}`` where the files lack the scale of CT or the thickness of one slice, else empty.
+
+    Raises:
+        InputError: as :func:`~disinr_monai.data.dicom_frames.frames_of`.
+    """
+    frames = frames_of(paths[0], read_dicom_header(paths[0]))
+    found = []
+    if modality == "ct" and "rescale" in frames[0].assumed:
+        found.append("scale in HU (no rescale slope and intercept in the DICOM header; stored values taken)")
+    if len(paths) * len(frames) == 1 and "thickness" in frames[0].assumed:
+        found.append("slice thickness (not in the DICOM header; 1 mm assumed)")
+    return {"unverified": found} if found else {}
+
+
 def _sorted_frames(paths: Sequence[str]) -> tuple[list[Frame], NDArray[np.float64]]:
     frames = [frame for path in paths for frame in frames_of(path, read_dicom_header(path))]
     first = frames[0]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.hdf5 import check_announced, first_line
-from disinr_monai.data.read_dicom import read_dicom_volume
+from disinr_monai.data.read_dicom import dicom_unverified, read_dicom_volume
 from disinr_monai.errors import InputError
 
 HU_WINDOW = (-800.0, 400.0)
@@ -66,8 +66,7 @@ def read_image(case: Mapping[str, Any], modality: str) -> ImageSlice:
     slice_affine = _affine_of_slice(affine, axis, index)
     spacing = tuple(float(s) for s in np.linalg.norm(slice_affine[:3, :2], axis=0))
     info = {"format": kind, "slice": index, "n_slices": n_slices}
-    if kind == "nifti":
-        info |= nifti_unverified(path)
+    info |= nifti_unverified(path) if kind == "nifti" else dicom_unverified([str(p) for p in path], modality)
     return ImageSlice(image, slice_affine, spacing, info)
 
 

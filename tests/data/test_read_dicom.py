@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.read_dicom import read_dicom_volume, sort_series
+from disinr_monai.data.read_image import read_image
 from disinr_monai.errors import InputError
 
 ORIENTATIONS = {
@@ -193,3 +194,20 @@ def test_what_is_no_image_is_left_out_with_a_line_and_listed_where_nothing_is_le
 def test_impossible_headers(write_dicom, attributes, message):
     with pytest.raises(InputError, match=message):
         read_dicom_volume([str(write_dicom(**attributes))], "ct")
+
+
+@pytest.mark.parametrize(
+    ("lacks", "modality", "said"),
+    [
+        ({}, "ct", []),
+        ({"RescaleSlope": None, "RescaleIntercept": None}, "ct", ["scale in HU"]),
+        ({"RescaleIntercept": None}, "ct", ["scale in HU"]),
+        ({"RescaleSlope": None, "RescaleIntercept": None, "Modality": "MR"}, "mri", []),
+        ({"SliceThickness": None}, "ct", ["slice thickness"]),
+    ],
+)
+def test_what_the_header_does_not_say_is_in_the_information(write_dicom, lacks, modality, said):
+    stored = {"RescaleSlope": 1, "RescaleIntercept": 0}
+    path = write_dicom(pixels=np.arange(35).reshape(5, 7) * 40 - 1000, **{**stored, **lacks})
+    info = read_image({"path": [str(path)], "slice": 0}, modality).info
+    assert [text.split(" (")[0] for text in info.get("unverified", [])] == said
