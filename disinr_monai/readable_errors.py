@@ -43,7 +43,7 @@ def one_line(error: BaseException) -> str | None:
     chain = list(_chain(error))
     for cause in chain:
         if isinstance(cause, InputError):
-            return str(cause)
+            return " ".join(str(cause).splitlines())
         if is_out_of_memory(cause):
             return str(out_of_memory(cause, _scan_of(cause) or "this run"))
     place = _config_item(chain)
@@ -78,7 +78,7 @@ def _config_item(chain: list[BaseException]) -> str | None:
         if frame.f_code.co_name == "run" and frame.f_code.co_filename.endswith(_ENGINE):
             return None
         if frame.f_code.co_name == "_resolve_one_item":
-            place = str(frame.f_locals.get("id", "config")).replace("::", "#")
+            place = " ".join(str(frame.f_locals.get("id", "config")).replace("::", "#").split())[:200]
     return place
 
 

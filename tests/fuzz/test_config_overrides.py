@@ -210,6 +210,7 @@ def test_overrides_of_the_measurement_many(phantoms, limited):
         ({"tv_weight": "$1/0"}, "tv_weight: division by zero (ZeroDivisionError;"),
         ({"tv_weight": "@nothing"}, "@nothing` is not defined"),
         ({"evaluator::iteration_update": []}, "evaluator: [] is not a callable object (TypeError;"),
+        ({"acquire": {"a\nb": "$1/0"}}, "a b: division by zero (ZeroDivisionError;"),
         ({"lrr": 1}, "lrr: no such key in the configs of this run; did you mean 'lr'?"),
     ],
 )
@@ -217,6 +218,7 @@ def test_what_is_said(phantoms, limited, overrides, said):
     with pytest.raises(Exception) as caught:
         _start("mri", overrides, phantoms, limited)
     assert said in one_line(caught.value)
+    assert len(one_line(caught.value).splitlines()) == 1
 
 
 def test_an_error_in_a_running_engine_keeps_its_traceback():
