@@ -23,7 +23,8 @@ from disinr_monai.data.units import HU_AIR, HU_RANGE, hu_to_image
 from disinr_monai.errors import InputError, at_least
 from disinr_monai.operators import FanBeam
 
-_MOST_VIEWS, _MOST_DETECTORS = 100_000, 65_536
+_MOST_VIEWS, _MOST_DETECTORS, _MOST_NOISE = 100_000, 65_536, 1e9
+_SPACINGS, _FARTHEST = (1e-6, 1e4), 1e6  # mm
 
 
 class AcquireCT(Transform):
@@ -66,14 +67,19 @@ class AcquireCT(Transform):
     ) -> None:
         self.file_geometry = dict(file_geometry or {})
         at_least("n_views", n_views, 1, _MOST_VIEWS, whole=True)
-        at_least("photons", photons, 0)
-        at_least("electronic_noise", electronic_noise, 0)
+        at_least("photons", photons, 1 if photons else 0)  # 0 is no noise
+        at_least("electronic_noise", electronic_noise, 0, _MOST_NOISE)
+        for key, length in {"pixel_spacing": pixel_spacing, "detector_spacing": detector_spacing}.items():
+            if length is not None:
+                at_least(key, length, *_SPACINGS)
+        at_least("source_distance", source_distance, 0, _FARTHEST)
+        at_least("detector_distance", detector_distance, 0, _FARTHEST)
         at_least("image_size", image_size, 8, LARGEST_IMAGE, whole=True)
         at_least("n_detectors", n_detectors, 1, _MOST_DETECTORS, whole=True)
-        self.n_views, self.photons, self.electronic_noise, self.seed = n_views, photons, electronic_noise, seed
-        self.image_size, self.pixel_spacing = image_size, pixel_spacing
+        self.n_views, self.photons, self.electronic_noise, self.seed = int(n_views), photons, electronic_noise, seed
+        self.image_size, self.pixel_spacing = int(image_size), pixel_spacing
         self.geometry = {
-            "n_detectors": n_detectors,
+            "n_detectors": int(n_detectors),
             "detector_spacing": detector_spacing,
             "source_distance": source_distance,
             "detector_distance": detector_distance,

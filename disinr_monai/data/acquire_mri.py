@@ -79,11 +79,12 @@ class AcquireMRI(Transform):
         if pattern not in PATTERNS:
             raise InputError(f"pattern: expected {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}, found {pattern!r}")
         at_least("acceleration", acceleration, 1)
+        at_least("acs", acs, 0, LARGEST_IMAGE, whole=True)
         at_least("n_coils", n_coils, 1, _MOST_COILS, whole=True)
         at_least("noise_std", noise_std, 0)
         at_least("image_size", image_size, 8, LARGEST_IMAGE, whole=True)
-        self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, acs, n_coils, pattern
-        self.noise_std, self.image_size, self.maps, self.seed = noise_std, image_size, maps, seed
+        self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, int(acs), int(n_coils), pattern
+        self.noise_std, self.image_size, self.maps, self.seed = noise_std, int(image_size), maps, seed
         self.select = select
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def simulate_fan_beam(
         :math:`n^2 / (n + σ^2)` with mean 1 (``None`` without noise); a dictionary of the settings.
 
     Raises:
-        ValueError: the slice is not 2-D, has values that are not finite, or a number is negative.
+        ValueError: the slice is not 2-D, has values that are not finite, a number is negative, or no ray meets the
+            object.
     """
     image = torch.as_tensor(np.asarray(hu_image), dtype=torch.float32)
     if image.ndim != 2 or not bool(torch.isfinite(image).all()):
@@ -74,6 +75,8 @@ def simulate_fan_beam(
     integrals = torch.stack(
         [_trace_view(image, pixel_spacing, a, u, source_distance, detector_distance) for a in views]
     )
+    if image.any() and not integrals.any():
+        raise ValueError("simulate_fan_beam: no ray meets the object with these lengths")
     intensity = torch.exp(-CT_ATTENUATION * integrals.double()).unflatten(-1, (n_detectors, n_subrays)).mean(-1)
     info = {
         "simulated": "fan_beam",
@@ -111,6 +114,8 @@ def _trace_view(
     enter, leave = crossings.amin(0).amax(-1), crossings.amax(0).amin(-1)
     hits = torch.nonzero(leave > enter).flatten()
     integrals = torch.zeros(len(u))
+    if not len(hits):
+        return integrals
     step = pixel_spacing / 2
     to_grid = torch.tensor((1.0, -1.0)) / half_size
     for rays in hits.split(_RAYS_PER_CHUNK):

@@ -91,7 +91,9 @@ def test_bad_sinograms_are_named_with_what_was_found(write_hdf5, change, message
 
 
 def test_impossible_settings():
-    for key, value in {"n_views": 0, "photons": -1, "electronic_noise": -1, "image_size": 2}.items():
+    wrong = {"n_views": 0, "photons": 0.5, "electronic_noise": 1e308, "image_size": 2, "detector_spacing": 1e308}
+    wrong |= {"pixel_spacing": 1e-320, "source_distance": 1e12, "detector_distance": -1}
+    for key, value in wrong.items():
         with pytest.raises(InputError, match=f"^{key}: expected"):
             AcquireCT(**{key: value})
 

@@ -139,6 +139,16 @@ def test_patterns_of_a_simulated_scan(phantom_case, pattern):
     torch.testing.assert_close(case["reference"], uniform["reference"])
 
 
+def test_a_whole_number_may_be_written_with_a_point(phantom_case):
+    """As JSON written by other programs has it; half a line is refused."""
+    settings = {"n_coils": 4, "image_size": 64, "acs": 8}
+    whole = AcquireMRI(**settings)(phantom_case)
+    point = AcquireMRI(**{key: float(value) for key, value in settings.items()})(phantom_case)
+    assert torch.equal(whole["measurement"], point["measurement"])
+    with pytest.raises(InputError, match=r"acs: expected a whole number from 0 to 8192, found 7\.5"):
+        AcquireMRI(acs=7.5)
+
+
 def test_seed_turns_the_spokes(phantom_case):
     settings = {"image_size": 48, "n_coils": 2, "maps": "true", "pattern": "radial"}
     first, again, other = (AcquireMRI(seed=seed, **settings)(phantom_case) for seed in (0, 0, 1))

@@ -119,8 +119,9 @@ def test_below_air_is_air():
         (np.full((4, 4), np.nan), {}),
         (np.zeros((4, 4)), {"photons": -1}),
         (np.zeros((4, 4)), {"electronic_noise": -1}),
+        (np.zeros((4, 4)), {"detector_spacing": 1e4}),
     ],
 )
 def test_wrong_arguments(hu, changes):
     with pytest.raises(ValueError, match="simulate_fan_beam"):
-        simulate_fan_beam(hu, 0.5, **GEOMETRY, **changes)
+        simulate_fan_beam(hu, 0.5, **{**GEOMETRY, **changes})

@@ -189,7 +189,7 @@ def test_overrides_of_the_measurement(phantoms, limited):
 
 @pytest.mark.slow
 def test_overrides_of_the_measurement_many(phantoms, limited):
-    _fuzz_measured(phantoms, limited, MANY // 10)
+    _fuzz_measured(phantoms, limited, MANY)
 
 
 @pytest.mark.parametrize(
