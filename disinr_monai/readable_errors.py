@@ -49,9 +49,21 @@ def one_line(error: BaseException) -> str | None:
     place = _config_item(chain)
     if place is None or not isinstance(error, Exception):
         return None
+    return f"{place}: {_reason(chain)}"
+
+
+def _reason(chain: list[BaseException]) -> str:
     reason = next((cause for cause in chain if not str(cause).startswith(_WRAPPERS)), chain[-1])
     text = " ".join(str(reason).split())
-    return f"{place}: {text[:300]} ({type(reason).__name__}; {SHOW}=1 shows where)"
+    return f"{text[:300]} ({type(reason).__name__}; {SHOW}=1 shows where)"
+
+
+def of_config_language(error: Exception) -> str | None:
+    """An error that MONAI raises as it reads configs and overrides, in one line; None if an engine was running."""
+    chain = list(_chain(error))
+    if any(_is_engine(frame) for frame in _frames(chain)):
+        return None
+    return f"configs or overrides: {_reason(chain)}"
 
 
 def _scan_of(error: BaseException) -> str | None:
@@ -75,11 +87,15 @@ def _config_item(chain: list[BaseException]) -> str | None:
     """The innermost config item that was being made; None where there was none, or an engine was running."""
     place = None
     for frame in _frames(chain):
-        if frame.f_code.co_name == "run" and frame.f_code.co_filename.endswith(_ENGINE):
+        if _is_engine(frame):
             return None
         if frame.f_code.co_name == "_resolve_one_item":
             place = " ".join(str(frame.f_locals.get("id", "config")).replace("::", "#").split())[:200]
     return place
+
+
+def _is_engine(frame: FrameType) -> bool:
+    return frame.f_code.co_name == "run" and frame.f_code.co_filename.endswith(_ENGINE)
 
 
 def _frames(chain: list[BaseException]) -> Iterator[FrameType]:

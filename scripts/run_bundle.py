@@ -5,18 +5,22 @@
 The words after `--trusted` are those of `python -m monai.bundle`. With `--trusted false` the config files are first
 checked: anything they would execute outside this package and a short allow-list is refused, and the code that runs is
 this package's, not the copy in the downloaded bundle. The check has to come before MONAI
-reads the file, hence a script.
+reads the file, hence a script. With `true` nothing is checked. Either way what MONAI cannot read, a missing file or a
+misspelled name, is one line; `python -m monai.bundle` ends in a traceback before any code of ours runs.
 """
 
 from __future__ import annotations
 
 import ast
+import os
 import runpy
 import sys
 
 import disinr_monai.bundle
 from disinr_monai.bundle import as_bool
 from disinr_monai.errors import InputError
+from disinr_monai.neutral_logs import hidden
+from disinr_monai.readable_errors import SHOW, of_config_language, one_line
 from disinr_monai.trust import check_trusted
 
 
@@ -52,7 +56,13 @@ def main() -> None:
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
     sys.argv = ["monai.bundle", *rest]
-    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=False)
+    try:
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=False)
+    except Exception as error:
+        line = None if os.environ.get(SHOW) else one_line(error) or of_config_language(error)
+        if line is None:
+            raise
+        raise SystemExit(f"error: {hidden(line)}") from None
 
 
 if __name__ == "__main__":

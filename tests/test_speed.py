@@ -12,7 +12,6 @@ import torch
 
 from disinr_monai.adaptation import AdaptationInferer
 from disinr_monai.losses import MeasurementLoss
-from disinr_monai.metrics import image_metrics, to_display
 from tests.problems import mri_case, small_naive, small_network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,15 +69,21 @@ def test_slices_together_are_the_slices_one_by_one():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_bfloat16_does_not_move_the_quality():
-    case, quality = mri_case(), []  # noise as in a scan: without any, rounding is what is left at 47 dB
-    noise = torch.randn(*case["measurement"].shape, 2, generator=torch.Generator().manual_seed(1))
-    case["measurement"] = case["measurement"] + 0.05 * torch.view_as_complex(noise) * (case["measurement"] != 0)
+def test_bfloat16_changes_image_and_gradient_by_its_rounding_only():
+    """Whole fits are compared by the benchmarks, on real scans: of one this small, any rounding makes another one."""
+    case = mri_case()
+    inferer = AdaptationInferer(MeasurementLoss(), n_iterations=150, lr=2e-3, amp=False, quiet=True)
+    inferer(case["points"][None], small_network(), case=case)
+    network, points, found = inferer.fitted, case["points"].flatten(1).t(), []
     for amp in (False, True):
-        inferer = AdaptationInferer(MeasurementLoss(), n_iterations=150, lr=2e-3, amp=amp, quiet=True)
-        image = inferer(case["points"][None], small_network(), case=case)
-        quality.append(image_metrics(to_display(image[0], "mri"), case["reference"])["psnr"])
-    assert quality[1] > quality[0] - 0.05
+        network.set_amp(amp)
+        image = network.render(points).t().reshape(2, 24, 20)
+        loss = MeasurementLoss().one(image, case["operator"], case["measurement"] * 1.1, None)
+        gradient = torch.autograd.grad(loss, [*network.subjects[0].parameters()])
+        found.append((image.detach(), torch.cat([part.flatten() for part in gradient])))
+    (image, gradient), (rounded, of_rounded) = found
+    assert 0 < float((rounded - image).norm()) < 0.02 * float(image.norm())
+    assert float(torch.cosine_similarity(gradient, of_rounded, 0)) > 0.99
 
 
 def test_a_pretraining_step_touches_the_sampled_subject_only():

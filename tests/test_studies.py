@@ -1,4 +1,4 @@
-"""`scripts/tune.py`, `scripts/study.py` and `scripts/features.py` on tiny phantoms."""
+"""`scripts/tune.py`, `study.py`, `features.py` and `self_check.py` on tiny phantoms."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import json
 import sys
 
 import pytest
+import torch
 
 from disinr_monai.data.phantoms import write_phantoms
 from tests.conftest import ROOT
+from tests.test_self_check import transmission_case
 
 TINY = "--image_size 32 --n_views 12 --n_detectors 64 --detector_spacing 12 --pixel_spacing 8 --slices_per_subject 1"
 
@@ -75,3 +77,50 @@ def test_features_are_drawn(script, scans, tmp_path):
     words = f"--task ct --dataset_dir {scans}/b --checkpoint {checkpoint} --n_iterations 2 --output {tmp_path}/f.png"
     script("features", f"{words} {TINY}")
     assert (tmp_path / "f.png").stat().st_size > 5000
+
+
+SMALL_MRI = "--image_size 32 --acs 8 --acceleration 2 --n_coils 4"
+SCANS = {
+    "mri": (f"--task mri {SMALL_MRI}", "coils in another order", "k-space", 16),
+    "radial": (f"--task mri --pattern radial {SMALL_MRI}", "readouts reversed", "k-space", 9),
+    "ct": (f"--task ct {TINY}", "air calibration 20 % too high", "integrals", 15),
+    "pet": ("--task pet --image_size 64 --n_views 48 --counts 2e5", "background left out", "counts", 9),
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_the_self_check_is_tried_on_scans(script, tmp_path, capsys, name):
+    words, mismatch, kind, n_rows = SCANS[name]
+    write_phantoms(tmp_path / "scans", words.split()[1], n_subjects=2, size=64)
+    script("self_check", f"--dataset_dir {tmp_path}/scans --n_scans 1 --output {tmp_path}/c.json {words}")
+    rows = {row["mismatch"]: row for row in json.loads((tmp_path / "c.json").read_text())["rows"]}
+    assert len(rows) == n_rows
+    assert {row["kind"] for row in rows.values()} == {kind}
+    assert not rows["as it is"]["marked"]
+    assert rows[mismatch]["marked"]
+    assert f"| {mismatch} | 1 of 1 | " in capsys.readouterr().out
+
+
+def test_every_mismatch_of_a_transmission_scan_changes_it(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    case, changes = transmission_case(), importlib.import_module("mismatches").mismatches_of(transmission_case())
+    assert "blank scan 20 % too low" in changes
+    for change in changes.values():
+        changed = change(case)
+        is_measurement = not torch.equal(changed["measurement"], case["measurement"])
+        assert is_measurement != (not torch.equal(changed["count_model"].blank, case["count_model"].blank))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--method fbp", "one-step inverse"),
+        ("--method mlem", "expected one of fbp, sirt, tv, found 'mlem'"),
+        ("--accelleration 2", "accelleration: no such key in the configs of ct"),
+        ("--n_views 0", "n_views"),
+    ],
+)
+def test_the_trial_of_the_self_check_refuses(script, scans, tmp_path, words, message):
+    with pytest.raises(Exception, match=message):
+        script("self_check", f"--task ct --dataset_dir {scans}/b --output {tmp_path}/c.json {words}")
+    assert not (tmp_path / "c.json").exists()

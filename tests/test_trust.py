@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -101,3 +102,35 @@ def test_script_stops_before_anything_is_evaluated(tmp_path, trusted):
         assert "Traceback" not in result.stderr
     else:
         assert result.returncode == 0, result.stderr
+
+
+INFERENCE = "['configs/inference.json','configs/ct.json']"
+
+
+def run_bundle(*words, **environment):
+    command = [sys.executable, "scripts/run_bundle.py", "--trusted", "true", "run", *words]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["inferenc", "--config_file", INFERENCE], "inferenc"),
+        (["inference", "--config_file", "configs/none.json"], "configs/none.json"),
+        (["inference"], "config_file"),
+        (["inference", "--config_file", INFERENCE, "--acquire::nothing::x", "3"], "nothing"),
+        (["inference", "--config_file", INFERENCE, "--seed", "%none.json::x"], "none.json"),
+    ],
+)
+def test_what_monai_cannot_read_is_one_line(words, found):
+    result = run_bundle(*words)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("error: configs or overrides: ")
+    assert found in line
+
+
+def test_its_traceback_is_shown_where_asked_for():
+    assert "Traceback" in run_bundle("inference", DISINR_TRACEBACK="1").stderr
