@@ -25,7 +25,7 @@ def pretrain(case: dict[str, Any], n_subjects: int, visits: int, folder: str | N
     disk = None if folder is None else DiskTensors(folder)
     place = None if disk is None else disk.move
     network = DisINR(encoder, case["operator"].domain_shape[0], n_subjects=n_subjects, place=place)
-    network.set_amp(True)
+    network.set_amp(None)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     if disk is not None:
         disk.move_adam(optimizer, network.subjects.parameters())

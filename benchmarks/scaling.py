@@ -41,7 +41,7 @@ def train(rank: int, world_size: int, folder: str, size: int, batch_size: int, n
     acquire = AcquireMRI(image_size=size, maps="true")
     own = [acquire(case) for case in shard(cases, rank, world_size)]
     network = DisINR(encoder, 2, n_subjects=len(own))
-    network.set_amp(True)
+    network.set_amp(None)
     sampler = EpochSampler(cases, 0, batch_size, rank, world_size)
     clocks: list[tuple[float, float]] = []
     trainer = SupervisedTrainer(

@@ -34,7 +34,7 @@ class Step:
         case: with operator, measurement and points.
         loss: the measurement loss.
         network: the start; a fresh one of the published size if not given.
-        amp: bfloat16 (not for ``plain``).
+        amp: bfloat16 (not for ``plain``); None: where it is faster.
         lr: Adam's learning rate.
     """
 
@@ -44,7 +44,7 @@ class Step:
         case: dict[str, Any],
         loss: MeasurementLoss,
         network: nn.Module | None = None,
-        amp: bool = True,
+        amp: bool | None = None,
         lr: float = 1e-3,
     ) -> None:
         self.case, self.loss = case, loss

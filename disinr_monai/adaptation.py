@@ -36,7 +36,7 @@ class AdaptationInferer(CaseInferer):
         n_iterations: iterations at most.
         lr: Adam's learning rate, halved every ``lr_halve_every`` iterations.
         lr_halve_every: see ``lr``.
-        amp: hidden layers in bfloat16.
+        amp: hidden layers in bfloat16; None: where the device is faster with it.
         frozen: False fits everything, also what the network keeps frozen (an ablation).
         early_stop: withhold a share of the measured samples and stop when they are no longer predicted better; the
             weights that predicted them best are kept. No ground truth is used.
@@ -55,7 +55,7 @@ class AdaptationInferer(CaseInferer):
         n_iterations: int = 500,
         lr: float = 1e-3,
         lr_halve_every: int = 1000,
-        amp: bool = True,
+        amp: bool | None = None,
         frozen: bool = True,
         early_stop: bool = False,
         holdout: float = 0.05,

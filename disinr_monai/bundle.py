@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from disinr_monai.bfloat16 import bfloat16_pays
 from disinr_monai.collected_warnings import collect_warnings
 from disinr_monai.distributed import local_device, start_distributed
 from disinr_monai.errors import InputError
@@ -29,6 +30,7 @@ from disinr_monai.readable_errors import install_excepthook
 from disinr_monai.run_checkpoint import check_pretrainable, load_pair, load_start, n_prior_passes
 
 __all__ = [
+    "as_amp",
     "as_bool",
     "check_device",
     "check_modality",
@@ -95,6 +97,15 @@ def as_bool(value: Any) -> bool:
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
     raise InputError(f"expected true or false, found {value!r}")
+
+
+def as_amp(value: Any, device: torch.device | str) -> bool:
+    """Whether networks run in bfloat16: as the config says, or if it says nothing (null) where that is faster.
+
+    Raises:
+        InputError: neither true, false nor null.
+    """
+    return bfloat16_pays(device) if value is None else as_bool(value)
 
 
 def check_overrides() -> None:

@@ -21,7 +21,7 @@ OLD_PROCESSOR = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "M
 def start(run_id: str, configs: tuple[str, ...], data, out, threads: int, processor=None, **options: object) -> None:
     files = [f"configs/{name}.json" for name in configs]
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(files)]
-    options |= {"dataset_dir": data, "output_dir": out, "quiet": "true", "image_size": 64}
+    options = {"dataset_dir": data, "output_dir": out, "quiet": "true", "image_size": 64, **options}
     command += [str(word) for key, value in options.items() for word in (f"--{key}", value)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **(processor or {})}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
@@ -29,7 +29,8 @@ def start(run_id: str, configs: tuple[str, ...], data, out, threads: int, proces
 
 
 def reconstruct(data, out, threads: int, *overlays: str, processor: dict[str, str] | None = None) -> np.ndarray:
-    start("inference", ("inference", *overlays), data, out, threads, processor)
+    options = {"amp": "false"} if processor else {}  # what `amp: null` means there
+    start("inference", ("inference", *overlays), data, out, threads, processor, **options)
     (file,) = out.glob("*/*_recon.nii.gz")
     return nibabel.load(file).get_fdata()
 

@@ -39,7 +39,7 @@ class LearnedReconstruction(CaseInferer):
             result, in the place of a choice between the two. Where gaps are two-dimensional, withheld samples judge the
             learned image too kindly. On pre-training subjects it was level with total variation there (samples; their
             mean 0.3 dB better), or up to 6 dB worse (readouts).
-        amp: network in bfloat16.
+        amp: network in bfloat16; None: where the device is faster with it.
         seed: of the withheld samples.
 
     The prior and its start are those of ``network.shared["prior"]``.
@@ -58,7 +58,7 @@ class LearnedReconstruction(CaseInferer):
         tv_shares: Sequence[float] = (0.3, 3.0, 9.0),
         tv_iterations: int = 60,
         mixes: Mapping[str, float] | None = None,
-        amp: bool = True,
+        amp: bool | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from disinr_monai.bfloat16 import bfloat16_pays
 from disinr_monai.networks.mlp import MLP
 from disinr_monai.networks.refiner import Refiner
 from disinr_monai.out_of_memory import in_parts
@@ -80,8 +81,13 @@ class Field(nn.Module, ABC):
         """A copy of the first subject's part."""
         return copy.deepcopy(self.subjects[0]).requires_grad_(True)
 
-    def set_amp(self, amp: bool) -> None:
-        """Run hidden layers (MLPs, the prior's) in bfloat16 (True) or everything in float32 (False)."""
+    def set_amp(self, amp: bool | None) -> None:
+        """Run hidden layers (MLPs, the prior's) in bfloat16 (True) or everything in float32 (False).
+
+        None: in bfloat16 where the network's device is faster with it.
+        """
+        if amp is None:
+            amp = bfloat16_pays(next(self.parameters()).device)
         for module in self.modules():
             if isinstance(module, (MLP, Refiner)):
                 module.amp = amp

@@ -31,7 +31,7 @@ class Refiner(nn.Module):
         out_channels: int,
         widths: Sequence[int] = (32, 64, 96),
         n_blocks: int = 2,
-        amp: bool = True,
+        amp: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
