@@ -36,8 +36,8 @@ def reconstruct(data, out, threads: int, *overlays: str, processor: dict[str, st
 
 
 # Root mean square difference of images as a share of their range. Two threads of one machine gave none at all; with
-# more, sums are split elsewhere. Without newer instructions the learned prior differed by 0.0001 and fields fitted from
-# scratch by 0.002 (MRI) and 0.010 (CT, 0.6 dB): each rounding sends such a fit to another end.
+# more, sums are split elsewhere. Without AMX the learned prior differed by 0.0002 and fields fitted from scratch by
+# 0.001 (MRI) and 0.013 (CT, 0.4 dB): each rounding sends such a fit to another end.
 TOLERANCE = 0.005
 TOLERANCE_FROM_SCRATCH = 0.03
 
