@@ -94,7 +94,7 @@ def outer_lines_exchanged(kspace: Tensor) -> Tensor:
 
 
 def spike(coils: slice) -> Callable[[Tensor], Tensor]:
-    """As strong as the strongest sample, at a quarter of the first measured line or readout that reaches there."""
+    """As strong as the strongest sample, a quarter of the way through the samples that were measured."""
 
     def change(kspace: Tensor) -> Tensor:
         strength = kspace.abs().max()
