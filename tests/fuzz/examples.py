@@ -21,17 +21,20 @@ SECONDS = 20  # that one example may take at most
 
 @contextmanager
 def at_most(seconds: int = SECONDS) -> Iterator[None]:
-    """Interrupt what hangs; a test that waits for its end would hang with it."""
+    """Interrupt what hangs; a test that waits for its end would hang with it.
+
+    Again and again: an exception raised while rubbish is collected goes no further.
+    """
 
     def stop(*_: object) -> None:
         raise AssertionError(f"still running after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
