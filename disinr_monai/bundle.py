@@ -102,10 +102,16 @@ def as_bool(value: Any) -> bool:
 def as_amp(value: Any, device: torch.device | str) -> bool:
     """Whether networks run in bfloat16: as the config says, or if it says nothing (null) where that is faster.
 
+    What was chosen is logged: results differ by the rounding.
+
     Raises:
         InputError: neither true, false nor null.
     """
-    return bfloat16_pays(device) if value is None else as_bool(value)
+    if value is not None:
+        return as_bool(value)
+    pays = bfloat16_pays(device)
+    logger.info("amp: hidden layers in %s, which is faster on this %s", "bfloat16" if pays else "float32", device)
+    return pays
 
 
 def check_overrides() -> None:

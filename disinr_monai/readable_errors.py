@@ -15,6 +15,7 @@ from disinr_monai.out_of_memory import is_out_of_memory, out_of_memory
 SHOW = "DISINR_TRACEBACK"
 # What MONAI says around the error that matters.
 _WRAPPERS = ("Failed to instantiate component", "Failed to evaluate ")
+_PACKAGE = str(Path(__file__).parent)
 _ENGINE = str(Path("ignite", "engine", "engine.py"))
 
 
@@ -59,9 +60,12 @@ def _reason(chain: list[BaseException]) -> str:
 
 
 def of_config_language(error: Exception) -> str | None:
-    """An error that MONAI raises as it reads configs and overrides, in one line; None if an engine was running."""
+    """An error that MONAI raises as it reads configs and overrides, in one line.
+
+    None if an engine or code of this package was running: that is a fault of the software.
+    """
     chain = list(_chain(error))
-    if any(_is_engine(frame) for frame in _frames(chain)):
+    if any(_is_engine(frame) or frame.f_code.co_filename.startswith(_PACKAGE) for frame in _frames(chain)):
         return None
     return f"configs or overrides: {_reason(chain)}"
 

@@ -19,7 +19,7 @@ def precisions(network) -> set[bool]:
 
 
 @pytest.mark.parametrize("has_tiles", [True, False])
-def test_processors_need_tile_units(monkeypatch, has_tiles):
+def test_processors_need_tile_units(monkeypatch, caplog, has_tiles):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles)
     network, case = small_network(), mri_case()
     network.set_amp(None)
@@ -27,7 +27,9 @@ def test_processors_need_tile_units(monkeypatch, has_tiles):
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=1, quiet=True)
     inferer(case["points"][None], network, case=case)
     assert precisions(inferer.fitted) == {has_tiles}
-    assert as_amp(None, "cpu") is has_tiles
+    with caplog.at_level("INFO", logger="disinr_monai"):
+        assert as_amp(None, "cpu") is has_tiles
+    assert ("bfloat16" if has_tiles else "float32") in caplog.text
     assert as_amp("false", "cpu") is False
     assert as_amp(True, "cpu") is True
 

@@ -70,7 +70,7 @@ def test_slices_together_are_the_slices_one_by_one():
 
 
 def test_bfloat16_changes_image_and_gradient_by_its_rounding_only():
-    """Whole fits are compared by the benchmarks, on real scans: of one this small, any rounding makes another one."""
+    """Not the quality of whole fits: of one this small, any rounding makes another, decibels away."""
     case = mri_case()
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=150, lr=2e-3, amp=False, quiet=True)
     inferer(case["points"][None], small_network(), case=case)

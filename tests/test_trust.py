@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from monai.bundle import ConfigParser
 
+from disinr_monai.data.units import hu_to_image
 from disinr_monai.errors import InputError
+from disinr_monai.readable_errors import of_config_language
 from disinr_monai.trust import check_trusted
 from tests.conftest import ROOT
 
@@ -134,3 +137,12 @@ def test_what_monai_cannot_read_is_one_line(words, found):
 
 def test_its_traceback_is_shown_where_asked_for():
     assert "Traceback" in run_bundle("inference", DISINR_TRACEBACK="1").stderr
+
+
+def test_a_fault_of_our_own_is_no_config_error():
+    with pytest.raises(TypeError) as fault:
+        hu_to_image(None)
+    assert of_config_language(fault.value) is None
+    with pytest.raises(KeyError) as mistake:
+        ConfigParser({"a": 1})["b"]
+    assert of_config_language(mistake.value).startswith("configs or overrides: ")
