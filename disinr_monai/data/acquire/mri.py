@@ -12,7 +12,7 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from disinr_monai.data.case import case_label, case_seed
-from disinr_monai.data.coils.espirit import espirit_maps, grid_centre
+from disinr_monai.data.coils.espirit import espirit_maps, gridded_calibration
 from disinr_monai.data.coils.joint import joint_maps
 from disinr_monai.data.readers.fastmri import read_kspace
 from disinr_monai.data.readers.image import read_image
@@ -228,7 +228,7 @@ def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str
     if lines is not None:
         kspace, size = lines, acs_size((lines != 0).any(0))
     elif trajectory is not None:
-        kspace, side = grid_centre(kspace, trajectory, scan["shape"])
+        kspace, side = gridded_calibration(kspace, trajectory, scan["shape"])
         size = (side, side)
     else:
         size = acs_size(scan["mask"])
