@@ -39,7 +39,7 @@ def train(rank: int, world_size: int, folder: str, size: int, batch_size: int, n
         dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world_size)
     write_phantoms(f"{folder}/{rank}", "mri", batch_size, size=size)
     cases = list_cases(f"{folder}/{rank}", "mri", 1)
-    acquire = AcquireMRI(image_size=size, maps="true")
+    acquire = AcquireMRI(image_size=size, maps="simulated")
     own = [acquire(case) for case in shard(cases, rank, world_size)]
     network = DisINR(encoder, 2, n_subjects=len(own))
     network.set_amp(None)
