@@ -1,4 +1,4 @@
-"""Documentation build only: docstring markup as Markdown, and equations as MathML, so that pages load no script for them.
+"""Documentation build only: docstring markup as Markdown, and equations as MathML, so that pages load no script for it.
 
 ``.. math::`` blocks become display equations, ``:math:`` inline ones, and references such as ``:class:`~a.b.C``` code.
 """
