@@ -9,7 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from disinr_monai.data import list_cases
-from disinr_monai.data.phantoms import write_phantoms
+from disinr_monai.data.simulate.phantoms import write_phantoms
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from benchmarks.steps import Step, clock, encoder, own_memory_mb, peak_memory_mb
-from disinr_monai.losses import MeasurementLoss
-from disinr_monai.memory import keep_freed_memory
+from disinr_monai.checkpoints.on_disk import DiskTensors
+from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.networks import DisINR
-from disinr_monai.on_disk import DiskTensors
+from disinr_monai.runtime.memory import keep_freed_memory
 
 
 def pretrain(case: dict[str, Any], n_subjects: int, visits: int, folder: str | None = None) -> dict[str, float]:

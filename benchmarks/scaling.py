@@ -23,12 +23,13 @@ from monai.engines import IterationEvents, SupervisedTrainer
 from torch.utils.data import DataLoader
 
 from benchmarks.steps import encoder
-from disinr_monai.data import AcquireMRI, EpochSampler, list_cases, shard
-from disinr_monai.data.phantoms import write_phantoms
+from disinr_monai.data import AcquireMRI, EpochSampler, list_cases
+from disinr_monai.data.simulate.phantoms import write_phantoms
+from disinr_monai.fitting.losses import MeasurementLoss
+from disinr_monai.fitting.prepare_batch import collate_cases, prepare_training_batch
 from disinr_monai.handlers import AverageSharedGradients
-from disinr_monai.losses import MeasurementLoss
 from disinr_monai.networks import DisINR
-from disinr_monai.prepare_batch import collate_cases, prepare_training_batch
+from disinr_monai.runtime.distributed import shard
 
 
 def train(rank: int, world_size: int, folder: str, size: int, batch_size: int, n_steps: int, results: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.plain import PlainDisINR
-from disinr_monai.losses import MeasurementLoss
+from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.networks import DisINR, HashGridEncoder, NaiveINR
 from disinr_monai.networks.hash_grid import compact_grids
 

@@ -10,7 +10,7 @@ import torch
 from benchmarks.cases import ROOT, first_case, row, settings
 from benchmarks.steps import Step, clock
 from disinr_monai import bundle
-from disinr_monai.metrics import image_metrics, to_display
+from disinr_monai.output.metrics import image_metrics, to_display
 
 
 def to_quality(task: str, options: dict, dataset_dir: str | None, ratios: dict[str, float]) -> list[dict[str, Any]]:

@@ -27,13 +27,12 @@ import mlflow
 import speed
 from monai.bundle import ConfigWorkflow
 
-from disinr_monai.bundle import known_keys
 from disinr_monai.data import list_cases, split_subjects
 from disinr_monai.errors import InputError
-from disinr_monai.handlers.save_cases import summary_table
-from disinr_monai.handlers.track_methods import log_methods
-from disinr_monai.results import read_metrics, write_results
-from disinr_monai.versions import versions
+from disinr_monai.output.tables import read_metrics, summary_table, write_results
+from disinr_monai.runtime.overrides import known_keys
+from disinr_monai.runtime.versions import versions
+from disinr_monai.tracking.track_methods import log_methods
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAYS = {

@@ -24,9 +24,9 @@ from typing import Any
 from monai.bundle import ConfigParser
 from write_benchmarks import table
 
-from disinr_monai.checkpoint import write_bundled
+from disinr_monai.checkpoints.released import write_bundled
 from disinr_monai.errors import InputError
-from disinr_monai.handlers.save_cases import summarise
+from disinr_monai.output.tables import summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES, TARGET = ROOT / "bundle", ROOT / "build" / "bundles"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from disinr_monai.checkpoint import combine
+from disinr_monai.checkpoints.released import combine
 from disinr_monai.errors import InputError
 
 

@@ -13,9 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from disinr_monai.data.phantoms import write_phantoms
-from disinr_monai.handlers.save_cases import summary_table
-from disinr_monai.results import read_metrics, write_results
+from disinr_monai.data.simulate.phantoms import write_phantoms
+from disinr_monai.output.tables import read_metrics, summary_table, write_results
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 128

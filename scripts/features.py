@@ -17,8 +17,8 @@ from benchmark import ROOT, config_files, override_options
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
-from disinr_monai.files import atomic_path
-from disinr_monai.metrics import to_display
+from disinr_monai.output.metrics import to_display
+from disinr_monai.runtime.files import atomic_path
 
 
 def principal_colours(features: Tensor, shape: tuple[int, int]) -> Tensor:

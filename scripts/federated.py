@@ -29,15 +29,14 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from study import PAPER
 from tqdm import tqdm
 
-from disinr_monai.bundle import known_keys
-from disinr_monai.checkpoint import save_shared
+from disinr_monai.checkpoints.released import save_shared
 from disinr_monai.data import deal_subjects, list_cases, split_subjects
 from disinr_monai.errors import InputError
-from disinr_monai.federated import SHARED, Pair, average
-from disinr_monai.handlers.save_cases import summarise
 from disinr_monai.networks import Field
-from disinr_monai.results import write_json
-from disinr_monai.versions import versions
+from disinr_monai.output.tables import summarise, write_json
+from disinr_monai.runtime.federated import SHARED, Pair, average
+from disinr_monai.runtime.overrides import known_keys
+from disinr_monai.runtime.versions import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from disinr_monai.count_model import EmissionCounts, TransmissionCounts
-from disinr_monai.data.units import CT_ATTENUATION
+from disinr_monai.modality import CT_ATTENUATION
 from disinr_monai.operators import MultiCoilFourier, NonCartesianFourier
+from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
 
 Case = dict[str, Any]
 Mismatch = Callable[[Case], Case]

@@ -32,8 +32,8 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from disinr_monai.data import list_cases
-from disinr_monai.metrics import image_metrics, to_display
-from disinr_monai.results import write_json
+from disinr_monai.output.metrics import image_metrics, to_display
+from disinr_monai.output.tables import write_json
 
 PAGE = ROOT / "docs" / "privacy.md"
 ATTACKS = {

@@ -16,12 +16,13 @@ import os
 import runpy
 import sys
 
+from trust import check_trusted
+
 import disinr_monai.bundle
-from disinr_monai.bundle import as_bool
 from disinr_monai.errors import InputError
-from disinr_monai.neutral_logs import hidden
-from disinr_monai.readable_errors import SHOW, of_config_language, one_line
-from disinr_monai.trust import check_trusted
+from disinr_monai.runtime.logs import hidden
+from disinr_monai.runtime.overrides import as_bool
+from disinr_monai.runtime.shown_errors import SHOW, of_config_language, one_line
 
 
 def config_files(words: list[str]) -> list[str]:

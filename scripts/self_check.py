@@ -18,11 +18,11 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from tqdm import tqdm, trange
 
-from disinr_monai.bundle import known_keys
 from disinr_monai.errors import InputError
-from disinr_monai.readable_errors import install_excepthook
-from disinr_monai.results import write_json
-from disinr_monai.self_check.residual import poor_fit
+from disinr_monai.fitting.self_check import poor_fit
+from disinr_monai.output.tables import write_json
+from disinr_monai.runtime.overrides import known_keys
+from disinr_monai.runtime.shown_errors import install_excepthook
 
 METHODS = {"mri": "tv", "ct": "tv", "pet": "mlem", "transmission": "sps"}
 AS_IT_IS = "as it is"

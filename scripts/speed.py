@@ -18,9 +18,9 @@ from benchmarks.pretraining import adapt, in_own_process, pretrain  # noqa: E402
 from benchmarks.slices import together  # noqa: E402
 from benchmarks.steps import Step, clock, interleaved  # noqa: E402
 from benchmarks.whole_images import to_quality  # noqa: E402
-from disinr_monai.memory import keep_freed_memory  # noqa: E402
 from disinr_monai.networks import tcnn_backend  # noqa: E402
-from disinr_monai.results import write_results  # noqa: E402
+from disinr_monai.output.tables import write_results  # noqa: E402
+from disinr_monai.runtime.memory import keep_freed_memory  # noqa: E402
 
 # What is to be reached: the name of the ratio, whether more or less is better, the bar.
 BARS = {

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from disinr_monai.data import split_subjects
-from disinr_monai.data.modalities import MODALITIES
 from disinr_monai.errors import InputError
+from disinr_monai.modality import MODALITIES
 
 
 def main() -> int:

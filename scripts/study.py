@@ -21,11 +21,10 @@ from typing import Any
 
 from benchmark import config_files, evaluate, override_options, pretrain, track
 
-from disinr_monai.bundle import known_keys
 from disinr_monai.data import list_cases, split_subjects
 from disinr_monai.errors import InputError
-from disinr_monai.handlers.save_cases import summary_table
-from disinr_monai.results import write_results
+from disinr_monai.output.tables import summary_table, write_results
+from disinr_monai.runtime.overrides import known_keys
 
 # The paper's comparison: no noise, no regulariser.
 PAPER = {"ct": {"photons": 0, "tv_weight": 0.0}, "mri": {"noise_std": 0.0, "tv_weight": 0.0}}

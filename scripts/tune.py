@@ -17,8 +17,7 @@ from typing import Any
 import optuna
 from benchmark import OVERLAYS, evaluate, override_options
 
-from disinr_monai.handlers.save_cases import summarise
-from disinr_monai.results import write_json
+from disinr_monai.output.tables import summarise, write_json
 
 # Method -> key of the configs -> (kind, low, high). "log" and "int_log" are searched by their logarithm.
 _FITTED = {"n_iterations": ("int_log", 50, 800), "lr": ("log", 3e-4, 1e-2), "tv_weight": ("log", 3e-3, 3.0)}

@@ -69,7 +69,7 @@ def check_workflows(bundle: Path, has_weights: bool) -> str:
     """Set up every phase on phantoms, check the properties MONAI requires, and run inference."""
     from monai.bundle import ConfigParser, ConfigWorkflow
 
-    from disinr_monai.data.phantoms import write_phantoms
+    from disinr_monai.data.simulate.phantoms import write_phantoms
     from disinr_monai.errors import InputError
 
     modality = ConfigParser.load_config_file(str(bundle / "configs" / "inference.json"))["modality"]

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from disinr_monai.handlers.save_cases import summarise
+from disinr_monai.output.tables import summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -12,7 +12,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from tests.data.ismrmrd_files import Writer, grid, header
+from tests.data.readers.ismrmrd_files import Writer, grid, header
 
 POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from disinr_monai.data.phantoms import write_phantoms
+from disinr_monai.data.simulate.phantoms import write_phantoms
 from tests.runs import infer
 
 _SCANS = "disinr_monai.handlers.save_cases"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from disinr_monai.data.points import voxel_centres
+from disinr_monai.grid import voxel_centres
 from disinr_monai.networks import DisINR, HashGridEncoder, MetaINR, NaiveINR, Strainer
 from disinr_monai.operators import MultiCoilFourier
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from monai.bundle import run
 
-from disinr_monai.readable_errors import one_line
+from disinr_monai.runtime.shown_errors import one_line
 from tests.conftest import ROOT
 
 SMALL = {"slices_per_subject": 1, "n_iterations": 2, "device": "cpu", "encoder::n_levels": 3}

@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from disinr_monai.data.dicom_frames import DicomFile, describe_file
-from disinr_monai.data.hdf5 import open_hdf5
-from disinr_monai.data.ismrmrd_scan import find_ismrmrd
-from disinr_monai.data.modalities import MODALITIES, modality_of
-from disinr_monai.data.naming import safe_name, subjects_of, unique_names
-from disinr_monai.data.read_dicom import is_dicom, read_dicom_header, sort_series
-from disinr_monai.data.read_image import canonical_slice_axis, nifti_slices
-from disinr_monai.data.read_kspace import kspace_summary
-from disinr_monai.data.read_nexus import count_nexus_scans, is_nexus
-from disinr_monai.data.read_pet import pet_planes
-from disinr_monai.data.read_sinogram import count_scans
+from disinr_monai.data.case import safe_name, subjects_of, unique_names
+from disinr_monai.data.readers.cil import count_nexus_scans, is_nexus
+from disinr_monai.data.readers.dicom import DicomFile, describe_file, is_dicom, read_dicom_header, sort_series
+from disinr_monai.data.readers.fastmri import kspace_summary
+from disinr_monai.data.readers.hdf5 import open_hdf5
+from disinr_monai.data.readers.image import canonical_slice_axis, nifti_slices
+from disinr_monai.data.readers.ismrmrd_acquisitions import find_ismrmrd
+from disinr_monai.data.readers.pet import pet_planes
+from disinr_monai.data.readers.sinogram import count_scans
 from disinr_monai.errors import InputError
+from disinr_monai.modality import MODALITIES, modality_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +42,12 @@ def list_cases(
     give every slice. Hidden files are ignored, and so are measurements and DICOM series of another modality. A file in
     a folder that cannot be read still gives a case, whose reading then fails: a batch goes on past it and reports it.
 
-    The subject is read off the file name (:func:`disinr_monai.data.naming.subjects_of`), the folder where file names
+    The subject is read off the file name (:func:`disinr_monai.data.case.subjects_of`), the folder where file names
     repeat, or, for DICOM, a hash of the patient's number (which itself must not end up in a table).
 
     Args:
         dataset_dir: file or folder.
-        modality: a key of :data:`disinr_monai.data.modalities.MODALITIES`.
+        modality: a key of :data:`disinr_monai.modality.MODALITIES`.
         slices_per_subject: slices of a volume.
         sinogram_axes: order of the axes of PET sinograms, for files that do not say it, e.g. ``"view,plane,bin"``.
 

@@ -21,7 +21,7 @@ def split_subjects(
 
     Args:
         dataset_dir: folder of scans.
-        modality: a key of :data:`disinr_monai.data.modalities.MODALITIES`.
+        modality: a key of :data:`disinr_monai.modality.MODALITIES`.
         output_dir: folder of the two parts.
         n_pretraining: number of pre-training subjects, drawn at random; half of them by default.
         seed: of the draw.

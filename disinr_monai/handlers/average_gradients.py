@@ -8,7 +8,7 @@ from monai.utils import CommonKeys
 from torch import nn
 
 from disinr_monai.data.epoch_sampler import EpochSampler
-from disinr_monai.distributed import sum_over_processes, world_size
+from disinr_monai.runtime.distributed import sum_over_processes, world_size
 
 
 class AverageSharedGradients:

@@ -4,8 +4,8 @@ from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from disinr_monai.distributed import rank
-from disinr_monai.report import Report
+from disinr_monai.output.report import Report
+from disinr_monai.runtime.distributed import rank
 
 
 class LossReport:

@@ -4,8 +4,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
-from disinr_monai.distributed import rank
-from disinr_monai.progress import Steps
+from disinr_monai.runtime.distributed import rank
+from disinr_monai.runtime.progress import Steps
 
 
 class Progress:

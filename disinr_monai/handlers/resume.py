@@ -16,12 +16,17 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from disinr_monai.archive import archive_damage
-from disinr_monai.checkpoint_content import nested_damage, tensor_damage
-from disinr_monai.distributed import rank, world_size
+from disinr_monai.checkpoints.named_state import (
+    is_own,
+    load_network_state,
+    load_optimizer_state,
+    network_state,
+    optimizer_state,
+)
+from disinr_monai.checkpoints.safe_load import archive_damage, nested_damage, tensor_damage
 from disinr_monai.errors import InputError
-from disinr_monai.files import atomic_path
-from disinr_monai.named_state import is_own, load_network_state, load_optimizer_state, network_state, optimizer_state
+from disinr_monai.runtime.distributed import rank, world_size
+from disinr_monai.runtime.files import atomic_path
 
 logger = logging.getLogger(__name__)
 

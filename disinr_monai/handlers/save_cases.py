@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -14,25 +13,22 @@ from monai.inferers import Inferer
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from disinr_monai.data.modalities import facts_of
-from disinr_monai.data.output_grid import output_grid
-from disinr_monai.distributed import gather_on_first, rank, world_size
 from disinr_monai.errors import InputError
-from disinr_monai.files import atomic_path, prepare_output_dir
-from disinr_monai.memory import peak_memory_mb
+from disinr_monai.fitting.self_check import SelfCheck
+from disinr_monai.grid import output_grid
 from disinr_monai.methods import DirectInverse
-from disinr_monai.metrics import image_metrics, to_display
-from disinr_monai.out_of_memory import tell_if_full
-from disinr_monai.privacy import Names
-from disinr_monai.report import Report
-from disinr_monai.self_check import SelfCheck
-from disinr_monai.write_case import CaseWriter, view_affine
-from disinr_monai.write_dicom import DicomWriter
+from disinr_monai.modality import facts_of
+from disinr_monai.output.dicom import DicomWriter
+from disinr_monai.output.metrics import image_metrics, to_display
+from disinr_monai.output.report import Report
+from disinr_monai.output.tables import summarise, summary_table, write_metrics
+from disinr_monai.output.write_case import CaseWriter, view_affine
+from disinr_monai.runtime.distributed import gather_on_first, rank, world_size
+from disinr_monai.runtime.files import prepare_output_dir
+from disinr_monai.runtime.memory import peak_memory_mb, tell_if_full
+from disinr_monai.runtime.names import Names
 
 logger = logging.getLogger(__name__)
-
-COLUMNS = ("case", "subject", "method", "psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "fallback")
-COLUMNS += ("residual", "marks")
 
 
 class SaveCases:
@@ -41,7 +37,7 @@ class SaveCases:
     In ``output_dir``: ``NAME/NAME_recon.nii.gz`` (float32, the source's affine; HU for CT, magnitude for MRI),
     ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error), ``metrics.csv`` (one row a case and
     method; ``fallback`` 1 where the guard gave a classical image; ``marks`` of the self-check,
-    :class:`~disinr_monai.self_check.SelfCheck`) and ``report.html``. A case that failed leaves no
+    :class:`~disinr_monai.fitting.self_check.SelfCheck`) and ``report.html``. A case that failed leaves no
     folder and is reported at the end, after all others have been written.
 
     With many processes each writes its own cases and a table ``metrics_rankN.csv``. At the end the first one joins the
@@ -57,12 +53,12 @@ class SaveCases:
             numbers stand beside ours.
         save_complex: also write the complex MRI image, ``NAME_recon_complex.nii.gz``.
         save_numpy: also write ``NAME_recon.npy``.
-        dicom: also write ``NAME/dicom/*.dcm`` (:class:`disinr_monai.write_dicom.DicomWriter`).
+        dicom: also write ``NAME/dicom/*.dcm`` (:class:`disinr_monai.output.dicom.DicomWriter`).
         names: whose neutral names are used, if ``anonymize`` asks for them.
         report: the page to fill, if one is wanted.
         output_spacing: voxel size of what is saved in mm, one number or one an axis (a slice: in its plane); the
             source's by default. A fitted field is evaluated there, an image on its grid is interpolated
-            (:meth:`~disinr_monai.case_inferer.CaseInferer.at`); picture and metrics stay on the source's grid.
+            (:meth:`~disinr_monai.fitting.case_inferer.CaseInferer.at`); picture and metrics stay on the source's grid.
 
     Raises:
         InputError: after the run, if any case failed; the message lists them.
@@ -260,40 +256,3 @@ class SaveCases:
 def _title(row: dict[str, Any]) -> str:
     title = f"{row['method']} {row['psnr']:.1f} dB" if "psnr" in row else row["method"]
     return f"{title} (guard: classical image)" if row.get("fallback") else title
-
-
-def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV with the columns of :data:`COLUMNS`; a value that does not exist stays empty."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-
-
-def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation over *subjects* (slices of a subject are averaged first), by method."""
-    result: dict[str, dict[str, float]] = {}
-    for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == method]
-        summary: dict[str, float] = {"n_subjects": len({row["subject"] for row in mine})}
-        for key in ("psnr", "ssim", "nrmse", "seconds", "iterations"):
-            by_subject: dict[str, list[float]] = {}
-            for row in mine:
-                if key in row:
-                    by_subject.setdefault(row["subject"], []).append(row[key])
-            if by_subject:
-                means = [float(np.mean(values)) for values in by_subject.values()]
-                summary |= {key: float(np.mean(means)), f"{key}_std": float(np.std(means))}
-        result[method] = summary
-    return result
-
-
-def summary_table(rows: list[dict[str, Any]]) -> str:
-    """The summary as aligned text."""
-    lines = [f"{'method':<14}{'subjects':>9}{'PSNR dB':>16}{'SSIM':>16}{'seconds':>10}"]
-    for method, s in summarise(rows).items():
-        psnr = f"{s['psnr']:.2f} ± {s['psnr_std']:.2f}" if "psnr" in s else "-"
-        ssim = f"{s['ssim']:.4f} ± {s['ssim_std']:.4f}" if "ssim" in s else "-"
-        lines.append(f"{method:<14}{s['n_subjects']:>9.0f}{psnr:>16}{ssim:>16}{s['seconds']:>10.2f}")
-    return "\n".join(lines)

@@ -11,9 +11,9 @@ from monai.engines import IterationEvents
 from monai.utils import CommonKeys
 from torch.optim import Optimizer
 
-from disinr_monai.distributed import world_size
 from disinr_monai.errors import InputError
 from disinr_monai.handlers.resume import ResumeCheckpoint
+from disinr_monai.runtime.distributed import world_size
 
 logger = logging.getLogger(__name__)
 

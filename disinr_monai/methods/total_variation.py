@@ -6,6 +6,7 @@ from torch import Tensor
 from disinr_monai.methods.classical import ClassicalMethod
 from disinr_monai.methods.tv_prox import TotalVariationProx
 from disinr_monai.operators.linear_operator import LinearOperator
+from disinr_monai.scan import tempered
 
 
 class TotalVariation(ClassicalMethod):
@@ -121,14 +122,6 @@ class TotalVariation(ClassicalMethod):
         first = min(round(0.64 * n), 160)
         middle = round(0.8 * (n - first))
         return [(small, first), (large, middle), (whole, n - first - middle)]
-
-
-def tempered(weights: Tensor | None, power: float) -> Tensor | None:
-    """Weights to a power, mean 1; None where all are equal."""
-    if weights is None or power == 0:
-        return None
-    weights = weights**power
-    return weights / weights.mean()
 
 
 def _accelerate(

@@ -30,7 +30,7 @@ class DisINR(Field):
         seed: the shared part starts from ``seed``, all subject encoders from ``seed + 1`` (a common start, so that
             their mean is meaningful; different from the shared one, or the two would learn the same).
         place: called with each subject encoder as soon as it is made, to keep it elsewhere than in memory
-            (:class:`disinr_monai.on_disk.DiskTensors`).
+            (:class:`disinr_monai.checkpoints.on_disk.DiskTensors`).
 
     Raises:
         ValueError: ``n_subjects`` below 1.

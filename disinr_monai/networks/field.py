@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disinr_monai.bfloat16 import bfloat16_pays
 from disinr_monai.networks.mlp import MLP
 from disinr_monai.networks.refiner import Refiner
-from disinr_monai.out_of_memory import in_parts
+from disinr_monai.runtime.device import bfloat16_pays
+from disinr_monai.runtime.memory import in_parts
 
 
 class Field(nn.Module, ABC):

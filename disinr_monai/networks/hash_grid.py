@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from disinr_monai.networks import tcnn_backend
 from disinr_monai.networks.hash_gather import PRIMES, cell_corners, weighted_sums
 from disinr_monai.networks.scriptable import GatheredGrid
-from disinr_monai.sparse import SparseMatrix
+from disinr_monai.numerics.sparse import SparseMatrix
 
 
 class Level(NamedTuple):

@@ -49,7 +49,7 @@ class NaiveINR(Field):
 class MetaINR(NaiveINR):
     """The network of :class:`NaiveINR` with a pre-trained start: all of it is shared, all of it is fitted at test.
 
-    :class:`disinr_monai.meta.MetaUpdate` learns the start. Its arguments are those of :class:`NaiveINR`.
+    :class:`disinr_monai.fitting.meta.MetaUpdate` learns the start. Its arguments are those of :class:`NaiveINR`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

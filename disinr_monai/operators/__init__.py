@@ -1,14 +1,12 @@
 """Forward models: image to measurement."""
 
-from disinr_monai.operators.cone_beam import ConeBeam
-from disinr_monai.operators.fan_beam import FanBeam
 from disinr_monai.operators.fourier import MultiCoilFourier, fft2c, ifft2c
-from disinr_monai.operators.identity import Identity
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.non_cartesian import NonCartesianFourier
-from disinr_monai.operators.parallel_beam import ParallelBeam
-from disinr_monai.operators.pet import PETProjection
-from disinr_monai.operators.samples import Samples
+from disinr_monai.operators.samples import Identity, Samples
+from disinr_monai.operators.tomography.beams import FanBeam, ParallelBeam
+from disinr_monai.operators.tomography.cone_beam import ConeBeam
+from disinr_monai.operators.tomography.pet import PETProjection
 
 __all__ = [
     "ConeBeam",

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from disinr_monai.sparse import SparseMatrix
+from disinr_monai.numerics.sparse import SparseMatrix
 
 # Kernel width in cells of the grid and how much finer that is. 7 and 2 give a relative error of 1e-6.
 _WIDTH, _FINER = 7, 2

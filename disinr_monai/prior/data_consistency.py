@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from disinr_monai.conjugate_gradients import conjugate_gradients
+from disinr_monai.numerics.conjugate_gradients import conjugate_gradients
 from disinr_monai.operators import LinearOperator
 
 

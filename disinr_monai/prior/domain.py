@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from disinr_monai.methods.total_variation import tempered
 from disinr_monai.operators import LinearOperator
+from disinr_monai.scan import tempered
 
 Domain = dict[str, list[float]]
 """Name of a number to its smallest and largest value over the training scans."""

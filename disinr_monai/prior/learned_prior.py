@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disinr_monai.methods.total_variation import TotalVariation, tempered
+from disinr_monai.methods.total_variation import TotalVariation
 from disinr_monai.networks.refiner import Refiner
 from disinr_monai.operators import LinearOperator
 from disinr_monai.prior.data_consistency import data_consistency
 from disinr_monai.prior.domain import Domain
+from disinr_monai.scan import tempered
 
 # Brings differences of images, residual, noise to the order of the image; the correction comes back by the inverse.
 _DIFFERENCE, _RESIDUAL, _NOISE, _CORRECTION = 10.0, 10.0, 5.0, 0.1

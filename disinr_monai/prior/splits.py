@@ -14,13 +14,13 @@ import torch
 from monai.transforms import RandomizableTransform, Transform
 from torch import Tensor
 
-from disinr_monai.data.naming import case_seed
+from disinr_monai.data.case import case_seed
 from disinr_monai.errors import InputError
-from disinr_monai.methods.total_variation import tempered
+from disinr_monai.numerics.cache import default_cache_dir, prune
 from disinr_monai.operators import LinearOperator
-from disinr_monai.operators.matrix_cache import default_cache_dir, prune
 from disinr_monai.prior.domain import describe, include
 from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs, Scan
+from disinr_monai.scan import tempered
 
 # Part of the key of stored inputs: raise it when the same scan gives others.
 _VERSION = 1

@@ -23,10 +23,10 @@ def reconstruct(folder: str, n_cases: int) -> None:
     from monai.engines import SupervisedEvaluator
     from torch.utils.data import DataLoader
 
-    from disinr_monai.adaptation import AdaptationInferer
+    from disinr_monai.fitting.adaptation import AdaptationInferer
+    from disinr_monai.fitting.losses import MeasurementLoss
+    from disinr_monai.fitting.prepare_batch import collate_cases, prepare_case
     from disinr_monai.handlers import SaveCases
-    from disinr_monai.losses import MeasurementLoss
-    from disinr_monai.prepare_batch import collate_cases, prepare_case
     from tests.problems import mri_case, small_network
 
     torch.set_num_threads(1)

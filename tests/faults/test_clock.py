@@ -14,14 +14,15 @@ from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
-from disinr_monai import progress
-from disinr_monai.adaptation import AdaptationInferer
-from disinr_monai.handlers import Progress, SaveCases, Tracking
+from disinr_monai.fitting.adaptation import AdaptationInferer
+from disinr_monai.fitting.losses import MeasurementLoss
+from disinr_monai.fitting.prepare_batch import collate_cases, prepare_case
+from disinr_monai.handlers import Progress, SaveCases
 from disinr_monai.handlers.resume import FILE_NAME
-from disinr_monai.losses import MeasurementLoss
-from disinr_monai.prepare_batch import collate_cases, prepare_case
-from disinr_monai.progress import Steps
-from disinr_monai.report import Report
+from disinr_monai.output.report import Report
+from disinr_monai.runtime import progress
+from disinr_monai.runtime.progress import Steps
+from disinr_monai.tracking import Tracking
 from tests.faults.record import record
 from tests.handlers.test_resume import make_trainer
 from tests.problems import mri_case, small_network

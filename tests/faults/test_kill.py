@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from disinr_monai.checkpoint import read_checkpoint
+from disinr_monai.checkpoints.released import read_checkpoint
 from disinr_monai.handlers.resume import FILE_NAME
 from tests.faults import jobs
 from tests.faults.record import record

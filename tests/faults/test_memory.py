@@ -13,18 +13,18 @@ import torch
 from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
-from disinr_monai.adaptation import AdaptationInferer
 from disinr_monai.data import Guard
-from disinr_monai.data.phantoms import write_phantoms
+from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.errors import InputError
+from disinr_monai.fitting.adaptation import AdaptationInferer
+from disinr_monai.fitting.losses import MeasurementLoss
+from disinr_monai.fitting.prepare_batch import collate_cases, prepare_case
 from disinr_monai.handlers import SaveCases
-from disinr_monai.losses import MeasurementLoss
-from disinr_monai.out_of_memory import in_parts, is_out_of_memory, needs_less, out_of_memory
-from disinr_monai.prepare_batch import collate_cases, prepare_case
+from disinr_monai.runtime.memory import in_parts, is_out_of_memory, needs_less, out_of_memory
+from tests.configs.test_volume import AFFINE, volume
 from tests.conftest import ROOT
 from tests.faults.record import record
 from tests.problems import mri_case, small_network
-from tests.test_volume import AFFINE, volume
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.2 GiB is free"
 
@@ -76,7 +76,7 @@ def test_the_field_is_drawn_in_smaller_parts_where_it_does_not_fit(monkeypatch):
     with pytest.raises(torch.OutOfMemoryError):
         network.image(points)
     assert sizes[0] == points[0].numel()
-    monkeypatch.setattr("disinr_monai.out_of_memory._SMALLEST_PART", 256)
+    monkeypatch.setattr("disinr_monai.runtime.memory._SMALLEST_PART", 256)
     torch.testing.assert_close(network.image(points), expected)
     assert in_parts(lambda size: size, 5) == 5
 

@@ -13,8 +13,9 @@ import mlflow
 import pytest
 from ignite.engine import Engine, Events
 
-from disinr_monai.handlers import Tracking, delivery
-from disinr_monai.handlers.unsent import FOLDER
+from disinr_monai.tracking import Tracking
+from disinr_monai.tracking import journal as delivery
+from disinr_monai.tracking.unsent import FOLDER
 from tests.conftest import ROOT
 from tests.faults.mlflow_server import Server, Wire
 from tests.faults.record import record
@@ -188,7 +189,7 @@ def test_another_server_gets_nothing_of_it(server, wire, tmp_path, monkeypatch):
 CRASH = """
 import sys, time
 from ignite.engine import Engine
-from disinr_monai.handlers import Tracking
+from disinr_monai.tracking import Tracking
 tracking = Tracking(sys.argv[1], tracking_uri=sys.argv[2], run_name="crash", log_every=1)
 def step(engine, batch):
     print(tracking.run_name, flush=True)

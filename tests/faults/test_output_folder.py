@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from disinr_monai.errors import InputError
-from disinr_monai.files import atomic_path, claim_output_dir
-from disinr_monai.write_case import write_nifti
+from disinr_monai.output.write_case import write_nifti
+from disinr_monai.runtime.files import atomic_path, claim_output_dir
 from tests.faults.record import record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +80,8 @@ def test_folder_that_vanishes(tmp_path):
 
 def _claim(folder: Path, then: str = "") -> subprocess.Popen:
     code = (
-        "import sys; from disinr_monai.errors import InputError; from disinr_monai.files import claim_output_dir\n"
+        "import sys; from disinr_monai.errors import InputError\n"
+        "from disinr_monai.runtime.files import claim_output_dir\n"
         f"try: claim_output_dir({str(folder)!r}); print('mine', flush=True)\n"
         f"except InputError as e: print(e, flush=True); sys.exit(3)\n{then}"
     )

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from ignite.engine import Engine
 
-from disinr_monai.checkpoint import load_shared, save_shared
-from disinr_monai.data.acquire_pet import AcquirePET
+from disinr_monai.checkpoints.of_run import n_prior_passes
+from disinr_monai.checkpoints.released import load_shared, save_shared
+from disinr_monai.data.acquire.pet import AcquirePET
 from disinr_monai.data.cases import list_cases
-from disinr_monai.data.read_image import nifti_slices, read_image
-from disinr_monai.data.read_kspace import kspace_summary, read_kspace
-from disinr_monai.data.read_nexus import read_nexus
-from disinr_monai.data.read_sinogram import read_sinogram
+from disinr_monai.data.readers.cil import read_nexus
+from disinr_monai.data.readers.fastmri import kspace_summary, read_kspace
+from disinr_monai.data.readers.image import nifti_slices, read_image
+from disinr_monai.data.readers.sinogram import read_sinogram
 from disinr_monai.handlers.resume import ResumeCheckpoint
-from disinr_monai.run_checkpoint import n_prior_passes
-from tests.data.ismrmrd_files import Writer, grid, header
-from tests.data.test_cil import PARALLEL, system
-from tests.data.test_cil import write as nexus_file
+from tests.data.readers.ismrmrd_files import Writer, grid, header
+from tests.data.readers.test_cil import PARALLEL, system
+from tests.data.readers.test_cil import write as nexus_file
 from tests.problems import small_network
 
 POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])

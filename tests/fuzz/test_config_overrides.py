@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser, create_workflow
 from monai.utils import set_determinism
 
-from disinr_monai.data.phantoms import write_phantoms
+from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.errors import InputError
-from disinr_monai.readable_errors import one_line
+from disinr_monai.runtime.shown_errors import one_line
 from tests.conftest import ROOT
 from tests.fuzz.examples import FEW, MANY, run
 

@@ -10,7 +10,7 @@ import sys
 import h5py
 import pytest
 
-from disinr_monai.data.hdf5_probe import Probe
+from disinr_monai.data.readers.hdf5_trial import Probe
 from tests.conftest import ROOT
 from tests.fuzz.crashing import crashing_hdf5
 from tests.fuzz.readers import READERS
@@ -46,7 +46,7 @@ def test_a_file_that_makes_the_library_take_memory_is_refused_and_the_others_are
 def test_a_file_that_keeps_the_library_busy_is_given_up():
     """Work without end ends the helper, in C too, where Python sees no signal."""
     code = (
-        "import itertools, disinr_monai.data.hdf5_probe as probe\n"
+        "import itertools, disinr_monai.data.readers.hdf5_trial as probe\n"
         "probe._CPU_SECONDS = 0.5\n"
         "with probe.limited('any'): sum(itertools.repeat(0))\n"
     )

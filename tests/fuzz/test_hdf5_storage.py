@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from disinr_monai.data.hdf5_storage import storage_damage
+from disinr_monai.data.readers.hdf5_trial import storage_damage
 from disinr_monai.errors import InputError
 from tests.fuzz.examples import memory_mb
 from tests.fuzz.readers import READERS

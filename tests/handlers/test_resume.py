@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 
 from disinr_monai.data import EpochSampler
 from disinr_monai.errors import InputError
+from disinr_monai.fitting.losses import MeasurementLoss
+from disinr_monai.fitting.prepare_batch import collate_cases, prepare_training_batch
 from disinr_monai.handlers import ResumeCheckpoint, SetEpoch
 from disinr_monai.handlers.resume import FILE_NAME
-from disinr_monai.losses import MeasurementLoss
-from disinr_monai.prepare_batch import collate_cases, prepare_training_batch
 from tests.problems import mri_case, small_network
 
 CASES = [mri_case(shift=0.1 * i, seed=i, index=i) for i in range(3)]

@@ -6,9 +6,9 @@ from monai.engines import SupervisedTrainer
 from torch.utils.data import DataLoader
 
 from disinr_monai.errors import InputError
+from disinr_monai.fitting.losses import MeasurementLoss
+from disinr_monai.fitting.prepare_batch import collate_cases, prepare_training_batch
 from disinr_monai.handlers import ResumeCheckpoint, WatchLoss
-from disinr_monai.losses import MeasurementLoss
-from disinr_monai.prepare_batch import collate_cases, prepare_training_batch
 from tests.faults.record import record
 from tests.problems import mri_case, small_network
 

@@ -7,12 +7,10 @@ import pytest
 import torch
 from monai.inferers import Inferer
 
-from disinr_monai.data.trajectories import radial_trajectory
+from disinr_monai.data.simulate.patterns import radial_trajectory
 from disinr_monai.errors import InputError
-from disinr_monai.methods.cg_sense import ConjugateGradient
-from disinr_monai.methods.direct import DirectInverse
+from disinr_monai.methods.classical import SIRT, ConjugateGradient, DirectInverse
 from disinr_monai.methods.l1_wavelet import L1Wavelet
-from disinr_monai.methods.sirt import SIRT
 from disinr_monai.methods.total_variation import TotalVariation
 from disinr_monai.methods.tv_prox import TotalVariationProx, add_gradient_adjoint, gradient, total_variation
 from disinr_monai.operators import FanBeam, Identity, MultiCoilFourier, NonCartesianFourier

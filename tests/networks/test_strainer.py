@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from disinr_monai.adaptation import AdaptationInferer
 from disinr_monai.errors import InputError
-from disinr_monai.losses import MeasurementLoss
+from disinr_monai.fitting.adaptation import AdaptationInferer
+from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.networks import FrequencyEncoder, SirenEncoder, Strainer
 from tests.problems import mri_case, small_strainer
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from disinr_monai.data.trajectories import radial_trajectory
+from disinr_monai.data.simulate.patterns import radial_trajectory
 from disinr_monai.operators import MultiCoilFourier, NonCartesianFourier
 from disinr_monai.operators.calibration import dense_radius, density_compensation
 from disinr_monai.operators.nufft import NUFFT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from disinr_monai.data.points import voxel_centres
+from disinr_monai.grid import voxel_centres
 from disinr_monai.operators import Identity, MultiCoilFourier, Samples
 
 SHAPE = (6, 5, 4)

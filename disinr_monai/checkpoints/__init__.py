@@ -1,0 +1,1 @@
+"""Weights on disk: released pairs, resume checkpoints, safe loading."""

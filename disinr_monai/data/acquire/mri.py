@@ -1,0 +1,236 @@
+"""The preprocessing of one MRI case: from a file to measurement, operator and reference (``docs/conventions.md``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+from numpy.typing import NDArray
+
+from disinr_monai.data.case import case_label, case_seed
+from disinr_monai.data.coils.espirit import espirit_maps, grid_centre
+from disinr_monai.data.coils.joint import joint_maps
+from disinr_monai.data.readers.fastmri import read_kspace
+from disinr_monai.data.readers.image import read_image
+from disinr_monai.data.readers.kspace import cut_affine
+from disinr_monai.data.resample import LARGEST_IMAGE, resample_slice
+from disinr_monai.data.simulate.mri import sample_kspace, simulate_kspace
+from disinr_monai.data.simulate.patterns import (
+    equispaced_mask,
+    n_radial_spokes,
+    poisson_mask,
+    radial_trajectory,
+    random_mask,
+)
+from disinr_monai.errors import InputError, at_least
+from disinr_monai.grid import centre_block, voxel_centres
+from disinr_monai.operators import LinearOperator, MultiCoilFourier, NonCartesianFourier
+from disinr_monai.operators.calibration import acs_size, density_compensation
+
+MAPS = ("espirit", "joint", "true", "file")
+PATTERNS = ("uniform", "random", "poisson", "radial")
+_MOST_COILS = 1024
+
+
+class AcquireMRI(Transform):
+    """Undersampled multi-coil MRI of one case, as :func:`~disinr_monai.data.cases.list_cases` lists it.
+
+    * image: brought to ``image_size``², k-space simulated (:func:`~disinr_monai.data.simulate.mri.simulate_kspace`)
+      where ``pattern`` samples it, noise added;
+    * fully sampled raw k-space: sampled in the same way (or by the file's ``mask``), no noise added; the reference is
+      the root sum of squares of the full scan;
+    * undersampled or non-Cartesian raw k-space: taken as it is, no reference.
+
+    The measurement is scaled so that the image is about 1: by the 99.9th percentile of its zero-filled magnitude. That
+    of a non-Cartesian scan is also multiplied by the root of the density compensation, as its operator is
+    (:class:`~disinr_monai.operators.NonCartesianFourier`).
+
+    Args:
+        acceleration: ``uniform``: distance between sampled lines; ``random``, ``poisson``: all lines or samples over
+            the sampled ones; ``radial``: :math:`π/2` times the matrix size over the number of spokes.
+        acs: autocalibration lines, the side of the centre of ``poisson``; a radial scan has its own centre.
+        n_coils: simulated coils.
+        noise_std: simulated noise relative to the root mean square of the sampled k-space.
+        image_size: rows and columns of a simulated scan.
+        maps: ``"espirit"`` (from the measured centre; the file's own maps where it has them), ``"joint"``
+            (the same, but estimated together with the image, for scans without a usable centre:
+            :func:`~disinr_monai.data.coils.joint.joint_maps`), ``"true"`` (those of the simulation, or the file's own),
+            ``"file"`` (the file must have them).
+        seed: of pattern, coils, phase and noise, together with the name of the case.
+        pattern: ``"uniform"`` or ``"random"`` lines, ``"poisson"`` disc, ``"radial"`` at the golden angle.
+        select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file, e.g. ``{"contrast": 1}``.
+    """
+
+    def __init__(
+        self,
+        acceleration: float = 6,
+        acs: int = 24,
+        n_coils: int = 8,
+        noise_std: float = 0.0316,
+        image_size: int = 256,
+        maps: Literal["espirit", "joint", "true", "file"] = "espirit",
+        seed: int = 0,
+        pattern: Literal["uniform", "random", "poisson", "radial"] = "uniform",
+        select: Mapping[str, int] | None = None,
+    ) -> None:
+        if maps not in MAPS:
+            raise InputError(f"maps: expected {', '.join(MAPS[:-1])} or {MAPS[-1]}, found {maps!r}")
+        if pattern not in PATTERNS:
+            raise InputError(f"pattern: expected {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}, found {pattern!r}")
+        at_least("acceleration", acceleration, 1)
+        at_least("acs", acs, 0, LARGEST_IMAGE, whole=True)
+        at_least("n_coils", n_coils, 1, _MOST_COILS, whole=True)
+        at_least("noise_std", noise_std, 0)
+        at_least("image_size", image_size, 8, LARGEST_IMAGE, whole=True)
+        self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, int(acs), int(n_coils), pattern
+        self.noise_std, self.image_size, self.maps, self.seed = noise_std, int(image_size), maps, seed
+        self.select = select
+
+    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn a listed case into a measured one.
+
+        Raises:
+            InputError: anything that the readers refuse, or no calibration region for the coil maps.
+        """
+        scan = self._simulated(case) if case["kind"] == "image" else self._raw(case)
+        label = case_label(case)
+        operator, measurement = _operator(scan, label, self.maps)
+        zero_filled = torch.linalg.vector_norm(operator.adjoint(measurement), dim=0)
+        scale = float(torch.quantile(zero_filled, 0.999))
+        if not scale > 0:
+            raise InputError(f"{label}: expected a signal in k-space, found an empty zero-filled image")
+        reference, affine, shape = scan["reference"], scan["affine"], tuple(operator.domain_shape[1:])
+        crop = tuple(scan.get("crop", shape))
+        if crop != shape:
+            rows, columns = (centre_block(n, kept) for n, kept in zip(shape, crop, strict=True))
+            affine = cut_affine(affine, rows, columns)
+            reference = None if reference is None else reference[:, rows, columns]
+        output_scale = scale if reference is None else float(reference.max())
+        result = {
+            "name": case["name"],
+            "subject": case["subject"],
+            "index": case.get("index", 0),
+            "modality": "mri",
+            "operator": operator,
+            "measurement": measurement / scale,
+            "points": voxel_centres(operator.domain_shape[1:]),
+            "image_scale": scale / output_scale,
+            "output_scale": output_scale,
+            "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
+            "info": {
+                "source": Path(label).name,
+                **scan["info"],
+                "n_coils": operator.range_shape[0],
+                "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
+                "seed": self.seed,
+            },
+        }
+        if crop != shape:
+            result["crop"] = crop
+        if reference is not None:
+            result["reference"] = torch.from_numpy(reference / output_scale)
+        return result
+
+    def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        if self.maps == "file":
+            raise InputError(
+                f"{case_label(case)}: expected `sensitivity_maps` in the file (maps = file), found an image"
+            )
+        source = read_image(case, "mri")
+        image, affine = resample_slice(np.maximum(source.image, 0), source.affine, self.image_size)
+        if not image.any():
+            raise InputError(f"{case_label(case)}: expected a magnitude image, found no positive voxel")
+        sampling, info = self._sampling(case, image.shape)
+        scan = simulate_kspace(image, self.n_coils, self.noise_std, case_seed(self.seed, case["name"]), **sampling)
+        return {
+            "kspace": scan.kspace,
+            **sampling,
+            "maps": scan.maps if self.maps == "true" else None,
+            "shape": image.shape,
+            "reference": scan.reference,
+            "affine": affine,
+            "info": {**source.info, "simulated": True, **info, "noise_std": self.noise_std, "maps": "true"},
+        }
+
+    def _raw(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        raw = read_kspace(case["path"], case.get("slice"), self.select)
+        kspace, mask, trajectory = raw["kspace"], raw["mask"], raw["trajectory"]
+        info = {**raw["info"], "simulated": False}
+        if raw["maps"] is None and self.maps in ("true", "file"):
+            raise InputError(
+                f"{case['path']}: expected `sensitivity_maps` (maps = {self.maps}), found none; use maps = espirit"
+            )
+        reference = None
+        if raw["is_full"]:
+            images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
+            reference = np.sqrt((np.abs(images) ** 2).sum(0, keepdims=True)).astype(np.float32)
+            if not raw["has_mask"]:
+                chosen, settings = self._sampling(case, raw["shape"])
+                info |= settings
+                trajectory = chosen.get("trajectory")
+                if trajectory is None:
+                    mask = mask & chosen["mask"]
+                else:
+                    kspace = sample_kspace(images, trajectory).astype(np.complex64)
+        return {
+            "kspace": kspace,
+            "mask": mask,
+            "trajectory": trajectory,
+            "maps": raw["maps"],
+            "calibration": raw["calibration"],
+            "shape": raw["shape"],
+            "crop": raw["crop"],
+            "reference": reference,
+            "affine": raw["affine"],
+            "info": {**info, "maps": "file", "retrospective": reference is not None},
+        }
+
+    def _sampling(self, case: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[dict[str, NDArray], dict[str, Any]]:
+        """``mask`` ``(H, W)`` or ``trajectory``, and what to say about it."""
+        seed = case_seed(self.seed, case["name"] + "/mask")
+        info = {"pattern": self.pattern, "acceleration": self.acceleration}
+        if self.pattern == "radial":
+            n_spokes = n_radial_spokes(shape, self.acceleration)
+            start = np.random.default_rng(seed).uniform(0, np.pi)
+            return {"trajectory": radial_trajectory(shape, n_spokes, start)}, info | {"n_spokes": n_spokes}
+        if self.pattern == "poisson":
+            mask = poisson_mask(shape, self.acceleration, self.acs, seed)
+        else:
+            lines = equispaced_mask if self.pattern == "uniform" else random_mask
+            mask = np.broadcast_to(lines(shape[-1], self.acceleration, self.acs, seed=seed), shape).copy()
+        return {"mask": mask}, info | {"acs": self.acs}
+
+
+def _operator(scan: dict[str, Any], label: str, maps_from: str) -> tuple[LinearOperator, torch.Tensor]:
+    """The operator with its coil maps (those of the scan, or estimated ones), and what it is to explain."""
+    kspace, trajectory, maps = scan["kspace"], scan.get("trajectory"), scan["maps"]
+    if trajectory is None:
+        kspace = kspace * scan["mask"]
+    maps = _estimated(scan, kspace, label, maps_from) if maps is None else torch.from_numpy(np.ascontiguousarray(maps))
+    if trajectory is None:
+        return MultiCoilFourier(maps, torch.from_numpy(scan["mask"])), torch.from_numpy(kspace)
+    operator = NonCartesianFourier(maps, trajectory, density_compensation(trajectory))
+    return operator, operator.precondition(torch.from_numpy(kspace))
+
+
+def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str) -> torch.Tensor:
+    """Coil maps from separate calibration lines, the measured centre, or together with the image."""
+    trajectory, lines = scan.get("trajectory"), scan.get("calibration")
+    if maps_from == "joint":
+        if trajectory is not None:
+            raise InputError(f"{label}: maps: joint is for Cartesian scans, found a trajectory; use maps = espirit")
+        scan["info"] |= {"maps": "joint"}
+        return joint_maps(torch.from_numpy(kspace), torch.from_numpy(scan["mask"]), name=label)
+    if lines is not None:
+        kspace, size = lines, acs_size((lines != 0).any(0))
+    elif trajectory is not None:
+        kspace, side = grid_centre(kspace, trajectory, scan["shape"])
+        size = (side, side)
+    else:
+        size = acs_size(scan["mask"])
+    scan["info"] |= {"maps": "espirit", "acs_size": list(size), "separate_calibration": lines is not None}
+    return espirit_maps(kspace, size, name=label)

@@ -1,0 +1,275 @@
+"""The preprocessing of one PET case: from a file to counts, operator, count model and reference."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+from numpy.typing import NDArray
+
+from disinr_monai.data.case import case_label, case_seed
+from disinr_monai.data.readers.image import read_image
+from disinr_monai.data.readers.pet import COUNTS, pet_geometry, read_pet_sinogram
+from disinr_monai.data.resample import block_average, pad_to_square, resample_slice
+from disinr_monai.data.simulate.pet import WATER_511, mu_map_path, read_mu_map, simulate_pet, water_body
+from disinr_monai.errors import InputError, at_least
+from disinr_monai.grid import voxel_centres
+from disinr_monai.methods.poisson import MLEM
+from disinr_monai.operators import PETProjection
+from disinr_monai.operators.count_model import CountModel, EmissionCounts, TransmissionCounts
+
+logger = logging.getLogger(__name__)
+
+_SIMULATED_FWHM = 5.0
+
+
+class AcquirePET(Transform):
+    r"""PET of one case, as :func:`~disinr_monai.data.cases.list_cases` lists it.
+
+    * activity image: measured on a grid at least twice as fine (:func:`~disinr_monai.data.simulate.pet.simulate_pet`)
+      with Poisson noise; the reference is its block average on the ``image_size``² grid over its maximum;
+    * sinogram file, emission: counts as they are; the image is scaled by its own estimate, so that it is about 1;
+    * sinogram file, transmission: counts and blank scan; the image is the attenuation over that of water.
+
+    What a sinogram file says of its geometry is used; the options are for what it does not say.
+
+    Args:
+        scan: ``"emission"`` or ``"transmission"`` (sinogram files).
+        image_size: rows and columns of the reconstruction of a simulated scan.
+        pixel_spacing: side of a reconstruction pixel, mm; None: of a simulated scan the image's field of view over
+            ``image_size``, of a sinogram ``bin_spacing``.
+        n_views: views of a simulated scan, evenly over ``arc``.
+        arc: degrees that the views cover.
+        n_bins: bins of a simulated scan; None covers the diagonal of the image.
+        bin_spacing: mm; None: of a simulated scan the pixel.
+        fwhm: resolution in mm; None: 5 for a simulated scan, 0 (not modelled) for a sinogram.
+        counts: expected number of counts of a simulated slice, background included.
+        randoms_fraction: share of the randoms in them.
+        scatter_fraction: share of the scatter in them.
+        attenuation: of a simulated scan: ``"file"`` the μ-map beside it, if any; ``"body"`` the same, but water inside
+            the body's outline where there is none; ``"none"``.
+        sinogram_axes: order of the axes of a sinogram; see :func:`~disinr_monai.data.readers.pet.read_pet_sinogram`.
+        blank_scale: time of the transmission scan over that of the blank scan.
+        precorrected: clip negative values of a sinogram at 0, from which someone has already taken the background.
+        seed: of the noise, together with the name of the case.
+    """
+
+    def __init__(
+        self,
+        scan: str = "emission",
+        image_size: int = 128,
+        pixel_spacing: float | None = None,
+        n_views: int = 180,
+        arc: float = 180.0,
+        n_bins: int | None = None,
+        bin_spacing: float | None = None,
+        fwhm: float | None = None,
+        counts: float = 1e6,
+        randoms_fraction: float = 0.2,
+        scatter_fraction: float = 0.2,
+        attenuation: str = "body",
+        sinogram_axes: str | Sequence[str] | None = None,
+        blank_scale: float | None = None,
+        precorrected: bool = False,
+        seed: int = 0,
+    ) -> None:
+        for key, value, minimum in (("image_size", image_size, 8), ("n_views", n_views, 1), ("counts", counts, 1)):
+            at_least(key, value, minimum)
+        for key, value in (("randoms_fraction", randoms_fraction), ("scatter_fraction", scatter_fraction)):
+            at_least(key, value, 0)
+        if randoms_fraction + scatter_fraction >= 1:
+            raise InputError(
+                "randoms_fraction: expected less than 1 together with scatter_fraction, found "
+                f"{randoms_fraction + scatter_fraction:g}; no true counts are left"
+            )
+        for key, value, known in (
+            ("scan", scan, tuple(COUNTS)),
+            ("attenuation", attenuation, ("body", "file", "none")),
+        ):
+            if value not in known:
+                raise InputError(f"{key}: expected one of {', '.join(known)}, found {value!r}")
+        lengths = {"pixel_spacing": pixel_spacing, "bin_spacing": bin_spacing, "arc": arc, "blank_scale": blank_scale}
+        for key, value in lengths.items():
+            if value is not None and (isinstance(value, str) or not (math.isfinite(value) and value > 0)):
+                raise InputError(f"{key}: expected a positive number, found {value!r}")
+        for key, value, minimum in (("fwhm", fwhm, 0), ("n_bins", n_bins, 2)):
+            if value is not None:
+                at_least(key, value, minimum)
+        self.scan, self.image_size, self.n_views, self.n_bins, self.counts = scan, image_size, n_views, n_bins, counts
+        self.geometry = {**lengths, "fwhm": fwhm}
+        self.fractions = {"randoms_fraction": randoms_fraction, "scatter_fraction": scatter_fraction}
+        self.attenuation, self.sinogram_axes, self.precorrected = attenuation, sinogram_axes, precorrected
+        self.seed = seed
+
+    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn a listed case into a measured one.
+
+        Raises:
+            InputError: anything that the readers refuse, or a geometry that cannot be.
+        """
+        try:
+            return self._measured(case) if case["kind"] == "sinogram" else self._simulated(case)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{case_label(case)}: this PET geometry cannot be measured: {error}") from error
+
+    def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        if self.scan != "emission":
+            raise InputError(
+                f"{case_label(case)}: expected a transmission sinogram (.h5), found an image; leave "
+                "configs/transmission.json out"
+            )
+        source = read_image(case, "pet")
+        fine, fine_affine = self._fine_image(source.image, source.affine)
+        if not fine.max() > 0:
+            raise InputError(
+                f"{case_label(case)}: expected an activity above 0 in slice {case.get('slice')}, found none"
+            )
+        factor = len(fine) // self.image_size
+        reference, affine = block_average(fine, fine_affine, factor)
+        file_spacing = float(np.linalg.norm(affine[:3, 0]))
+        spacing = self.geometry["pixel_spacing"] or file_spacing
+        mu_map, attenuation = self._mu_map(case, source, fine, spacing / factor)
+        fwhm = _SIMULATED_FWHM if self.geometry["fwhm"] is None else self.geometry["fwhm"]
+        geometry = {
+            "angles": np.arange(self.n_views) * (math.radians(self.geometry["arc"]) / self.n_views),
+            "n_bins": self.n_bins or math.ceil(math.sqrt(2) * self.image_size),
+            "bin_spacing": self.geometry["bin_spacing"] or spacing,
+            "fwhm": fwhm,
+        }
+        top = float(reference.max())
+        seed = case_seed(self.seed, case["name"])
+        scan = simulate_pet(
+            fine / top, mu_map, spacing / factor, counts=self.counts, seed=seed, **self.fractions, **geometry
+        )
+        operator = PETProjection(
+            image_shape=reference.shape, pixel_spacing=spacing, sensitivity=scan["scale"] * scan["factors"], **geometry
+        )
+        info = {
+            **source.info,
+            "simulated": True,
+            "attenuation": attenuation,
+            "counts": self.counts,
+            "measured_counts": float(scan["counts"].sum()),
+            "n_views": self.n_views,
+            **self.fractions,
+            **{key: value for key, value in geometry.items() if key != "angles"},
+            "arc": self.geometry["arc"],
+            "pixel_spacing": spacing,
+            "file_pixel_spacing": file_spacing,
+            "seed": self.seed,
+            "noise_seed": seed,
+        }
+        model = EmissionCounts(scan["background"][None])
+        result = _pet_case(case, operator, scan["counts"][None], model, affine, info, top)
+        result["reference"] = torch.from_numpy(reference / top)[None]
+        return result
+
+    def _fine_image(self, image: NDArray, affine: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Square image on a whole multiple (2 or more) of the reconstruction grid, so that it is no inverse crime."""
+        square, affine = pad_to_square(np.maximum(image, 0), affine, 0.0)
+        factor = max(2, round(len(square) / self.image_size))
+        return resample_slice(square, affine, factor * self.image_size)
+
+    def _mu_map(
+        self, case: Mapping[str, Any], source: Any, fine: NDArray, fine_spacing: float
+    ) -> tuple[NDArray | None, str]:
+        """On the fine grid, and where it is from."""
+        path = mu_map_path(case) if self.attenuation != "none" else None
+        if path is not None:
+            return self._fine_image(read_mu_map(path, case, source), source.affine)[0], path.name
+        if self.attenuation == "body":
+            return water_body(fine, fine_spacing), "water inside the outline"
+        return None, "none"
+
+    def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        path = case["path"]
+        file = read_pet_sinogram(path, scan=self.scan, plane=case.get("slice"), axes=self.sinogram_axes)
+        counts = torch.from_numpy(file["counts"])[None]
+        n_negative = int((counts < 0).sum())
+        if n_negative and not self.precorrected:
+            raise InputError(
+                f"{path}: `{COUNTS[self.scan]}` must hold counts, found {n_negative} negative values (the background "
+                "already taken off?); give --precorrected true to clip them at 0"
+            )
+        counts = counts.clamp(min=0)
+        # A transmission scan is not blurred in image space; what smears its counts is not modelled.
+        options = {**self.geometry, "fwhm": 0.0} if self.scan == "transmission" else self.geometry
+        geometry, affine, assumed = pet_geometry(path, file["values"], counts.shape[1:], options)
+        if assumed and not case.get("slice"):  # once a file
+            logger.warning("%s: not in the file, assumed: %s", path, ", ".join(assumed))
+        background = torch.from_numpy(file["background"])[None] if "background" in file else None
+        info = {
+            "format": "hdf5_pet_sinogram",
+            "simulated": False,
+            "scan": self.scan,
+            "measured_counts": float(counts.sum()),
+            "negative_values_clipped": n_negative,
+            "assumed": assumed,
+            **{k: v for k, v in geometry.items() if k not in ("angles", "image_shape")},
+        }
+        values = geometry.pop("values")
+        info.pop("values")
+        info |= _unverified(self.scan, file["values"], options)
+        if self.scan == "transmission":
+            blank = torch.from_numpy(file["blank"])[None] * values["blank_scale"]
+            operator = PETProjection(**{**geometry, "fwhm": 0.0}, sensitivity=WATER_511)
+            model: CountModel = TransmissionCounts(blank, background)
+            info |= {"units": "1/mm", "blank_scale": values["blank_scale"]}
+            return _pet_case(case, operator, counts, model, affine, info, WATER_511)
+        factors = torch.from_numpy(file["factors"]) if "factors" in file else torch.tensor(1.0)
+        model = EmissionCounts(background)
+        # The network's image should be about 1: a quick estimate says what 1 is.
+        rough = MLEM(n_iterations=2, n_subsets=8).solve(
+            PETProjection(**geometry, sensitivity=factors), counts, None, count_model=model
+        )
+        unit = float(torch.quantile(rough.flatten(), 0.999))
+        if not unit > 0:
+            raise InputError(f"{path}: expected counts above the background, found none; check `background`")
+        operator = PETProjection(**geometry, sensitivity=unit * factors)
+        info |= {"units": "counts per mm" if values["calibration"] == 1 else "calibrated", **values}
+        return _pet_case(case, operator, counts, model, affine, info, unit * values["calibration"])
+
+
+def _unverified(scan: str, file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What had to be assumed about orientation and scale, as ``{"unverified": ...}``; empty if nothing."""
+    found = []
+    if "affine" not in file:
+        found.append("orientation (no affine; row 0 is taken for the front, column 0 for the left)")
+    if scan == "emission" and "calibration" not in file:
+        found.append("scale (no calibration; the image is in counts per mm)")
+    if scan == "transmission" and "blank_scale" not in file and options["blank_scale"] is None:
+        found.append("scale (no blank_scale; scan and blank scan are taken to last equally long)")
+    return {"unverified": found} if found else {}
+
+
+def _pet_case(
+    case: Mapping[str, Any],
+    operator: PETProjection,
+    counts: torch.Tensor,
+    model: CountModel,
+    affine: NDArray,
+    info: dict[str, Any],
+    output_scale: float,
+) -> dict[str, Any]:
+    return {
+        "name": case["name"],
+        "subject": case["subject"],
+        "index": case.get("index", 0),
+        "modality": "pet",
+        "operator": operator,
+        "measurement": counts,
+        "count_model": model,
+        "points": voxel_centres(operator.domain_shape[1:]),
+        "image_scale": 1.0,
+        "output_scale": output_scale,
+        "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
+        "info": {"source": Path(case_label(case)).name, **info},
+    }

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import Transform
+
+from disinr_monai.errors import InputError
+from disinr_monai.runtime.memory import is_out_of_memory, out_of_memory
+
+_SLICE_TOKEN = re.compile(r"[A-Za-z]?\d+")
+_DEVICE = re.compile(r"(?i:con|prn|aux|nul|com\d|lpt\d)")
+_LONGEST = 120  # files of a case append to its name, and file systems take 255 bytes
+
+
+def safe_name(text: str) -> str:
+    """``text`` as one portable folder name: letters, digits, ``.``, ``_``, ``-`` only, never hidden, empty or long.
+
+    A long name is cut and ends in a hash of all of it; a name that is a device on Windows gets a word before it.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "case"
+    if _DEVICE.fullmatch(name.partition(".")[0]):
+        name = f"case-{name}"
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST - 11]}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:10]}"
+    return name
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Number the repeated names; names that differ in case only count as repeated (some file systems ignore case)."""
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        candidate, number = name, 2
+        while candidate.lower() in taken:
+            candidate, number = f"{name}-{number}", number + 1
+        taken.add(candidate.lower())
+        result.append(candidate)
+    return result
+
+
+def subjects_of(stems: Sequence[str]) -> list[str]:
+    """Who each file shows, from its name alone.
+
+    ``NAME_TAIL`` belongs to subject ``NAME`` when several files share ``NAME`` or when ``TAIL`` looks like a slice
+    number (up to four digits, or one letter and digits, such as ``054``, ``z025``, ``u005``). Any other file is a
+    subject of its own, also one that ends in a longer number (``file_brain_AXT2_200_2000001``). Joining too much only
+    costs variety; joining too little would leak a subject from one split into another.
+
+    Args:
+        stems: file names without folder and extension.
+    """
+    heads = [stem.rpartition("_")[0] for stem in stems]
+    result = []
+    for stem, head in zip(stems, heads, strict=True):
+        tail = stem.rpartition("_")[2]
+        is_number = tail.isdigit() and len(tail) > 4
+        is_slice = bool(head) and not is_number and (_SLICE_TOKEN.fullmatch(tail) is not None or heads.count(head) > 1)
+        result.append(head if is_slice else stem)
+    return result
+
+
+def case_seed(seed: int, name: str) -> int:
+    """Seed of one case: the same on every machine and in every order, different for every case and ``seed``."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
+
+
+def case_label(case: Mapping[str, Any]) -> str:
+    """What error messages call a listed case: its file, or the folder of its series."""
+    path = case["path"]
+    return str(Path(path[0]).parent) if isinstance(path, (list, tuple)) else str(path)
+
+
+_FORMATS = {
+    "fastmri_hdf5": "fastMRI HDF5",
+    "ismrmrd_hdf5": "ISMRMRD HDF5",
+    "hdf5_sinogram": "sinogram HDF5",
+    "hdf5_pet_sinogram": "PET sinogram HDF5",
+    "cil_nexus": "CIL NeXus",
+    "cil": "CIL object",
+    "nifti": "NIfTI",
+    "dicom": "DICOM",
+    "dicom_multiframe": "multi-frame DICOM",
+}
+_MAPS = {
+    "espirit": "maps by ESPIRiT",
+    "joint": "maps estimated with the image",
+    "file": "maps from the file",
+    "true": "maps of the simulation",
+}
+
+
+def describe(info: Mapping[str, Any]) -> str:
+    """How a case was read, in one line, from its ``info`` (``docs/conventions.md``)."""
+    parts = [f"read as {_FORMATS.get(info.get('format', ''), info.get('format', 'unknown format'))}"]
+    if info.get("n_slices", 1) > 1:
+        parts.append(f"slice {info['slice']} of {info['n_slices']}")
+    parts += [f"{key} {info[key]}" for key in ("contrast", "phase", "repetition", "set") if key in info]
+    if "n_coils" in info:
+        parts.append(f"{info['n_coils']} coil" + ("s" if info["n_coils"] > 1 else ""))
+    if info.get("prewhitened"):
+        parts.append("prewhitened")
+    if info.get("simulated"):
+        parts.append("measurement simulated")
+    elif "retrospective" in info:
+        parts.append("fully sampled, measurements taken away" if info["retrospective"] else "undersampled")
+    if "sampled_fraction" in info:
+        parts.append(f"{100 * info['sampled_fraction']:.0f} % sampled")
+    if "n_views" in info:
+        parts.append(f"{info['n_views']} views")
+    if "maps" in info:
+        parts.append(_MAPS.get(info["maps"], f"maps: {info['maps']}"))
+    if "acs_size" in info:
+        parts[-1] += f" from {' x '.join(map(str, info['acs_size']))} " + (
+            "separate calibration samples" if info.get("separate_calibration") else "samples in the centre"
+        )
+    if "geometry" in info:
+        parts.append(f"geometry: {info['geometry']}")
+    if "read_as" in info:  # what the reader itself has to say
+        parts.append(info["read_as"])
+    return ", ".join(parts)
+
+
+class Guard(Transform):
+    """Run a transform on a case; a failed one becomes ``{"name", "subject", "path", "error"}``.
+
+    Failed is what cannot be read or does not fit into memory. How the file was read is kept as ``info["read_as"]``.
+
+    So one bad file does not end a batch of scans; the handler that writes results reports it at the end. Every case
+    keeps its ``path``: DICOM output asks the source for its patient.
+
+    Args:
+        transform: the transform to guard.
+    """
+
+    def __init__(self, transform: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
+        self.transform = transform
+
+    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            result = {"path": case["path"], **self.transform(case)}
+        except (InputError, ValueError, OSError, MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                error = out_of_memory(error, str(case["name"]))
+            elif isinstance(error, RuntimeError):
+                raise
+            reason = str(error) if isinstance(error, InputError) else f"{case['path']}: {type(error).__name__}: {error}"
+            return {"name": case["name"], "subject": case["subject"], "path": case["path"], "error": reason}
+        info = result.setdefault("info", {})
+        info["read_as"] = describe(info)
+        return result

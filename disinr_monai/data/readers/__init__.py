@@ -1,0 +1,1 @@
+"""Readers of the raw measurements and images that scanners and packages write."""

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_array
+from disinr_monai.data.readers.ismrmrd import ismrmrd_summary, read_ismrmrd
+from disinr_monai.data.readers.ismrmrd_acquisitions import Space, find_ismrmrd, parse_ismrmrd_header
+from disinr_monai.data.readers.kspace import (
+    checked_slice,
+    cut_affine,
+    cut_size,
+    is_fully_sampled,
+    prewhiten,
+    remove_oversampling,
+)
+from disinr_monai.errors import InputError
+from disinr_monai.grid import centre_block
+
+_MAP_KEYS = ("sensitivity_maps", "coil_sensitivity_maps", "sens_maps", "coil_maps")
+
+
+def read_kspace(
+    path: str | Path, slice_index: int | None = None, select: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Read one slice of a raw MRI file, fastMRI HDF5 or ISMRMRD.
+
+    ISMRMRD: :func:`~disinr_monai.data.readers.ismrmrd.read_ismrmrd`.
+
+    fastMRI: ``kspace`` ``(slice, coil, H, W)``; ``(coil, H, W)`` for one slice; or ``(slice, H, W)`` of one coil, in a
+    file with ``ismrmrd_header`` or ``reconstruction_esc`` as fastMRI's single-coil files have. Optional datasets:
+    ``mask`` (``(W,)``, ``(H, W)``, or with a leading slice axis), ``sensitivity_maps`` (shaped like ``kspace``),
+    ``ismrmrd_header`` (:func:`~disinr_monai.data.readers.fastmri.fastmri_geometry`), ``noise`` ``(coil, samples)``
+    (coils are then prewhitened, :func:`~disinr_monai.data.readers.kspace.prewhiten`). Without ``mask`` a scan is
+    undersampled if samples inside the measured block are exactly zero in every coil, or if the block is not in the
+    middle (partial Fourier). With ``trajectory`` (:func:`~disinr_monai.data.readers.fastmri.read_trajectory`) the last
+    axes of ``kspace`` are readouts and samples. Oversampling along a complete readout is removed.
+
+    Args:
+        path: the file.
+        slice_index: which slice; may be left out if there is only one.
+        select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file that has several.
+
+    Returns:
+        ``kspace`` complex64 ``(coil, H, W)`` or ``(coil, readouts, samples)``; ``mask`` bool ``(H, W)``, what was (or,
+        for a full scan with a mask in the file, is to be taken as) measured, or None and ``trajectory``
+        ``(readouts, samples, 2)``; ``shape`` (H, W) of the image; ``crop``, the rows and columns around its centre that
+        are to come out; ``is_full``, whether ``kspace`` holds a fully sampled Cartesian scan; ``has_mask``, whether the
+        mask came from the file; ``maps`` complex64 ``(coil, H, W)`` or None; ``calibration`` complex64
+        ``(coil, H, W)``, separate lines for coil maps, or None; ``affine`` 4x4 RAS mm of ``shape``; ``info``
+        JSON-ready.
+
+    Raises:
+        InputError: not HDF5, truncated, no ``kspace``, wrong rank, real-valued, no coil, no such slice, NaN or
+            infinite, all zero, or a mask or maps that do not match.
+    """
+    with open_hdf5(path) as file:
+        if "kspace" not in file and find_ismrmrd(file) is not None:
+            return read_ismrmrd(file, path, slice_index, select)
+        data = _kspace_dataset(file, path)
+        n_slices, read = _layout(file, data)
+        index = checked_slice(slice_index, n_slices, path)
+        kspace = np.asarray(read(index)).astype(np.complex64)
+        _check_values(kspace, path, index)
+        placed = read_trajectory(file, kspace.shape, path) if "trajectory" in file else None
+        shape = kspace.shape[1:] if placed is None else placed["shape"]
+        mask = _read_mask(file, kspace.shape, n_slices, index, path)
+        maps = _read_maps(file, (n_slices, len(kspace), *shape), index, path)
+        affine, geometry, kept = fastmri_geometry(file, shape, index)
+        noise = read_array(file, "noise", path) if "noise" in file else None
+    info = {"format": "fastmri_hdf5", "slice": index, "n_slices": n_slices, "geometry": geometry}
+    info["unverified"] = ["orientation (fastMRI files hold none)"]
+    if geometry.startswith("unknown"):
+        info["unverified"].append("voxel size (no field of view in the file; 1 mm assumed)")
+    if noise is not None:
+        kspace, maps = prewhiten(kspace, maps, noise, path)
+        info["prewhitened"] = True
+    result = {
+        "kspace": kspace,
+        "mask": None,
+        "trajectory": None if placed is None else placed["trajectory"],
+        "shape": shape,
+        "crop": shape if placed is not None else kept,
+        "is_full": False,
+        "has_mask": mask is not None,
+        "maps": maps,
+        "calibration": None,
+        "affine": affine,
+        "info": info,
+    }
+    if placed is not None:
+        return result
+    measured = (kspace != 0).any(axis=0)
+    if mask is not None and not (measured & mask).any():
+        raise InputError(f"{path}: `mask` must select measured samples, found that kspace is zero wherever mask is 1")
+    result |= {"mask": measured if mask is None else mask & measured, "is_full": is_fully_sampled(measured)}
+    return _without_oversampling(result)
+
+
+def _without_oversampling(scan: dict[str, Any]) -> dict[str, Any]:
+    """Keep ``crop`` rows where whole lines were measured: exact, and less to compute."""
+    (height, width), (kept, _) = scan["shape"], scan["crop"]
+    mask = scan["mask"]
+    columns = mask.any(0)
+    if kept == height or mask[:, columns].mean() < 1 - 0.5 / height:  # a stray exact zero happens in real data
+        return scan
+    rows = centre_block(height, kept)
+    return scan | {
+        "kspace": remove_oversampling(scan["kspace"], kept),
+        "mask": np.broadcast_to(columns, (kept, width)).copy(),
+        "shape": (kept, width),
+        "maps": None if scan["maps"] is None else np.ascontiguousarray(scan["maps"][:, rows]),
+        "affine": cut_affine(scan["affine"], rows, slice(0, width)),
+    }
+
+
+def kspace_summary(path: str | Path) -> tuple[int, bool]:
+    """Number of slices, and whether the scan is fully sampled without a mask of its own (so to be undersampled).
+
+    Reads the header and one coil of the middle slice.
+
+    Raises:
+        InputError: not HDF5, truncated, or no usable ``kspace``.
+    """
+    with open_hdf5(path) as file:
+        if "kspace" not in file and find_ismrmrd(file) is not None:
+            return ismrmrd_summary(file, path)
+        data = _kspace_dataset(file, path)
+        n_slices = _layout(file, data)[0]
+        if "mask" in file or "trajectory" in file:
+            return n_slices, False
+        coil = data[n_slices // 2, 0] if data.ndim == 4 else data[n_slices // 2 if n_slices > 1 else 0]
+        return n_slices, is_fully_sampled(np.asarray(coil) != 0)
+
+
+def _layout(file: Any, data: Any) -> tuple[int, Callable[[int], NDArray]]:
+    """Number of slices, and how to read one ``(coil, H, W)``."""
+    if data.ndim == 4:
+        return data.shape[0], lambda index: data[index]
+    if "trajectory" not in file and ("ismrmrd_header" in file or "reconstruction_esc" in file):
+        return data.shape[0], lambda index: data[index][None]
+    return 1, lambda index: data[()]
+
+
+def _kspace_dataset(file: Any, path: str | Path) -> Any:
+    if "kspace" not in file:
+        raise InputError(
+            f"{path}: expected a dataset `kspace` (slice, coil, H, W) or an ISMRMRD group `dataset`, found keys "
+            f"{sorted(map(str, file)) or 'none'}; rename the dataset or give a fastMRI or ISMRMRD HDF5 file"
+        )
+    data = file["kspace"]
+    shape = getattr(data, "shape", None)
+    if shape is None or len(shape) not in (3, 4):
+        raise InputError(f"{path}: `kspace` must have shape (slice, coil, H, W), found {shape or 'a group'}")
+    if np.dtype(data.dtype).kind != "c":
+        raise InputError(f"{path}: `kspace` must be complex, found {data.dtype}; store real + 1j * imaginary")
+    if 0 in shape:
+        what = "coils" if shape[-3] == 0 else "samples"
+        raise InputError(f"{path}: `kspace` (slice, coil, H, W) holds zero {what}, found shape {tuple(shape)}")
+    if min(shape[-2:]) < 2 and "trajectory" not in file:
+        raise InputError(f"{path}: `kspace` must have at least 2 x 2 samples a coil, found shape {tuple(shape)}")
+    check_size(data, path)
+    return data
+
+
+def _check_values(kspace: NDArray, path: str | Path, index: int) -> None:
+    n_bad = int((~np.isfinite(kspace)).sum())
+    if n_bad:
+        raise InputError(f"{path}: `kspace` must be finite, found {n_bad} NaN or infinite samples in slice {index}")
+    if not kspace.any():
+        raise InputError(f"{path}: `kspace` must hold measured samples, found all zero in slice {index}")
+
+
+def _read_mask(
+    file: Any, shape: tuple[int, ...], n_slices: int, index: int, path: str | Path
+) -> NDArray[np.bool_] | None:
+    if "mask" not in file:
+        return None
+    raw = read_array(file, "mask", path)
+    height, width = shape[1:]
+    mask = np.squeeze(raw[index] if raw.ndim >= 3 and raw.shape[0] == n_slices else raw)
+    if mask.shape == (width,):
+        mask = np.broadcast_to(mask, (height, width))
+    if mask.shape != (height, width):
+        raise InputError(
+            f"{path}: `mask` must have shape ({width},) or ({height}, {width}) to match `kspace` "
+            f"{shape}, found {raw.shape}"
+        )
+    if raw.dtype.kind not in "buif" or not np.isin(mask, (0, 1)).all():
+        raise InputError(f"{path}: `mask` must hold 0 and 1 only, found {raw.dtype} with other values")
+    if not mask.any():
+        raise InputError(f"{path}: `mask` must select measured samples, found all zero")
+    return mask != 0
+
+
+def _read_maps(file: Any, shape: tuple[int, ...], index: int, path: str | Path) -> NDArray[np.complex64] | None:
+    key = next((key for key in _MAP_KEYS if key in file), None)
+    if key is None:
+        return None
+    data = file[key]
+    if not hasattr(data, "shape") or data.shape is None:
+        raise InputError(f"{path}: `{key}` must be a dataset, found a group")
+    check_size(data, path)
+    if (
+        data.shape[-3:] != shape[-3:]
+        or (data.ndim == 4 and data.shape[0] not in (1, shape[0]))
+        or data.ndim not in (3, 4)
+    ):
+        raise InputError(f"{path}: `{key}` must have the shape of `kspace` {tuple(shape)}, found {tuple(data.shape)}")
+    if np.dtype(data.dtype).kind != "c":
+        raise InputError(f"{path}: `{key}` must be complex, found {data.dtype}")
+    maps = np.asarray(data[()] if data.ndim == 3 else data[min(index, data.shape[0] - 1)]).astype(np.complex64)
+    if not np.isfinite(maps).all() or not maps.any():
+        raise InputError(f"{path}: `{key}` must be finite and not all zero, found otherwise in slice {index}")
+    return maps
+
+
+_RECONSTRUCTIONS = ("reconstruction_rss", "reconstruction_esc")
+
+
+def fastmri_geometry(file: Any, shape: tuple[int, int], index: int) -> tuple[NDArray[np.float64], str, tuple[int, int]]:
+    """Voxel size and the part of the field of view that is to come out of a fastMRI file.
+
+    From the ISMRMRD header, where there is one: its encoded space has the oversampled field of view of ``kspace``, its
+    reconstructed space what is kept (the pixels stay those of the encoded space). Without a header the size of
+    ``reconstruction_rss`` or ``reconstruction_esc``, if any, is what is kept. The files do not hold an orientation.
+
+    Args:
+        file: open file.
+        shape: (H, W) of ``kspace``.
+        index: of the slice.
+
+    Returns:
+        4x4 affine in mm of the whole field of view, where it comes from, and the rows and columns to keep.
+    """
+    header = _header(file)
+    spaces = _spaces(header)
+    if spaces is not None:
+        pixel, kept = [], []
+        for axis, n in enumerate(shape):
+            encoded, recon = ((space.matrix[axis], space.fov[axis]) for space in spaces)
+            if n == recon[0] != encoded[0]:  # oversampling is removed already
+                encoded = recon
+            pixel.append(encoded[1] / n)
+            kept.append(cut_size(n, encoded[1], *recon))
+        return _affine(*pixel, spaces[1].fov[2], index), _KNOWN, (kept[0], kept[1])
+    images = [getattr(file.get(key), "shape", None) or () for key in _RECONSTRUCTIONS]
+    kept = next((image[-2:] for image in images if len(image) >= 2), shape)
+    kept = (min(int(kept[0]), shape[0]), min(int(kept[1]), shape[1]))
+    kept = kept if min(kept) > 0 else shape
+    encoded = re.search(r"<encodedSpace>.*?<fieldOfView_mm>(.*?)</fieldOfView_mm>", header, re.DOTALL)
+    sizes = re.findall(r"<[xyz]>\s*(\d+(?:\.\d*)?)\s*</[xyz]>", encoded.group(1)) if encoded else []
+    if len(sizes) == 3 and all(float(size) > 0 for size in sizes):
+        x, y, z = map(float, sizes)
+        return _affine(x / shape[0], y / shape[1], z, index), _KNOWN, kept
+    return _affine(1.0, 1.0, 1.0, index), "unknown: 1 mm voxels assumed", kept
+
+
+_KNOWN = "field of view of the ISMRMRD header; orientation unknown"
+
+
+def _header(file: Any) -> str:
+    if "ismrmrd_header" not in file:
+        return ""
+    if getattr(file["ismrmrd_header"], "shape", None) is not None:
+        check_size(file["ismrmrd_header"], file.filename)
+    header = np.asarray(file["ismrmrd_header"][()]).reshape(-1)
+    header = header[0] if len(header) else ""
+    return header.decode(errors="replace") if isinstance(header, bytes) else str(header)
+
+
+def _spaces(header: str) -> tuple[Space, Space] | None:
+    try:
+        first = parse_ismrmrd_header(header, "ismrmrd_header")[0]
+    except InputError:  # the header is extra: what can be read of it is used
+        return None
+    return first.encoded, first.recon
+
+
+def _affine(rows: float, columns: float, thickness: float, index: int) -> NDArray[np.float64]:
+    affine = np.diag([rows, columns, thickness, 1.0])
+    affine[2, 3] = index * thickness
+    return affine
+
+
+def read_trajectory(file: Any, kspace_shape: tuple[int, ...], path: str | Path) -> dict[str, Any]:
+    """Read where the samples of a non-Cartesian scan lie, from an open HDF5 file.
+
+    The dataset ``trajectory`` ``(readouts, samples, 2)`` holds positions along rows and columns of the image in cycles
+    per field of view, from -N/2 to N/2. ``image_shape`` (H, W), a dataset or an attribute of the file or of
+    ``trajectory``, is the matrix size; without it the smallest even square that holds the trajectory.
+
+    Args:
+        file: open file.
+        kspace_shape: of the dataset ``kspace``: ``(..., coil, readouts, samples)``.
+        path: for messages.
+
+    Returns:
+        ``trajectory`` float64 and ``shape`` (H, W).
+
+    Raises:
+        InputError: wrong shape or type, NaN, a range that is not that of cycles per field of view, or a mask beside it.
+    """
+    data = file["trajectory"]
+    shape = getattr(data, "shape", ())
+    expected = (*kspace_shape[-2:], 2)
+    if shape != expected:
+        raise InputError(
+            f"{path}: `trajectory` must have shape {expected} (readouts, samples, 2) to match `kspace` "
+            f"{tuple(kspace_shape)}, found {tuple(shape) or 'a group'}"
+        )
+    trajectory = read_array(file, "trajectory", path)
+    if trajectory.dtype.kind not in "iuf":
+        raise InputError(f"{path}: `trajectory` must be real, found {trajectory.dtype}")
+    trajectory = trajectory.astype(np.float64)
+    n_bad = int((~np.isfinite(trajectory)).sum())
+    if n_bad:
+        raise InputError(f"{path}: `trajectory` must be finite, found {n_bad} NaN or infinite values")
+    if "mask" in file:
+        raise InputError(f"{path}: expected `mask` or `trajectory`, found both; leave out what was not measured")
+    reach = np.abs(trajectory).max((0, 1))
+    given = file.get("image_shape", {**file.attrs, **data.attrs}.get("image_shape"))
+    if given is None:
+        if reach.max() <= 4:
+            raise InputError(
+                f"{path}: `trajectory` must be in cycles per field of view, from -N/2 to N/2, found at most "
+                f"{reach.max():.3g}; multiply by the matrix size N (cycles per pixel) or N / 2π (radians)"
+            )
+        return {"trajectory": trajectory, "shape": (2 * int(np.ceil(reach.max() - 0.25)),) * 2}
+    image_shape = np.asarray(given[()] if hasattr(given, "id") else given).reshape(-1)
+    if (
+        image_shape.dtype.kind not in "iuf"
+        or image_shape.shape != (2,)
+        or not (image_shape >= 8).all()
+        or (image_shape % 1).any()
+    ):
+        raise InputError(f"{path}: `image_shape` must be two whole numbers (H, W) of at least 8, found {image_shape}")
+    limit = image_shape / 2
+    if (reach > limit * (1 + 1e-4)).any() or reach.max() <= 4:
+        raise InputError(
+            f"{path}: `trajectory` must be in cycles per field of view, within {limit[0]:g} along rows and "
+            f"{limit[1]:g} along columns (`image_shape`), found up to {reach[0]:.4g} and {reach[1]:.4g}"
+        )
+    return {"trajectory": trajectory, "shape": (int(image_shape[0]), int(image_shape[1]))}

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from disinr_monai.errors import InputError
+from disinr_monai.grid import centre_block
+
+
+def remove_oversampling(kspace: NDArray, n_kept: int, axis: int = -2) -> NDArray[np.complex64]:
+    """Cut the field of view along one completely measured axis: transform, keep the centre, transform back.
+
+    The transforms are orthonormal, so the pixels keep their values and the noise its size.
+
+    Args:
+        kspace: complex, zero frequency in the middle of ``axis``.
+        n_kept: pixels to keep, at most the size of ``axis``.
+        axis: the readout.
+    """
+    image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kspace, axes=axis), axis=axis, norm="ortho"), axes=axis)
+    kept = np.take(image, np.arange(kspace.shape[axis])[centre_block(kspace.shape[axis], n_kept)], axis=axis)
+    cut = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(kept, axes=axis), axis=axis, norm="ortho"), axes=axis)
+    return cut.astype(np.complex64)
+
+
+def cut_affine(affine: NDArray, rows: slice, columns: slice) -> NDArray[np.float64]:
+    """Affine of the part ``[rows, columns]`` of a slice."""
+    result = np.array(affine, dtype=np.float64)
+    result[:3, 3] += result[:3, 0] * rows.start + result[:3, 1] * columns.start
+    return result
+
+
+def cut_size(n_encoded: int, encoded_fov: float, n_recon: int, recon_fov: float) -> int:
+    """Pixels to keep of ``n_encoded`` over ``encoded_fov`` so that ``recon_fov`` is left, at the same resolution."""
+    kept = min(max(round(n_encoded * recon_fov / encoded_fov), 1), n_encoded)
+    return n_recon if abs(n_recon - kept) <= 1 and n_recon <= n_encoded else kept
+
+
+def is_fully_sampled(measured: NDArray[np.bool_]) -> bool:
+    """Whether the measured samples ``(H, W)`` fill their bounding block and that lies in the middle.
+
+    Outer zeros on both sides are padding; on one side they were not measured (partial Fourier, asymmetric echo).
+    """
+    rows, columns = np.flatnonzero(measured.any(1)), np.flatnonzero(measured.any(0))
+    if len(rows) == 0:
+        return False
+    for n, axis in zip(measured.shape, (rows, columns), strict=True):
+        before, after = n // 2 - axis[0], axis[-1] + 1 - n // 2
+        if abs(before - after) > 1 + 0.1 * max(before, after):
+            return False
+    block = measured[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # A stray exact zero happens in real data; a skipped line is at least 1 / width of the samples.
+    return bool(block.mean() > 1 - 0.5 / max(block.shape))
+
+
+def checked_slice(slice_index: int | None, n_slices: int, path: str | Path) -> int:
+    """The slice number, 0 where there is only one.
+
+    Raises:
+        InputError: none given although there are several, or no such slice.
+    """
+    if slice_index is None and n_slices > 1:
+        raise InputError(f"{path}: expected a slice number from 0 to {n_slices - 1}, found none")
+    index = slice_index or 0
+    if not 0 <= index < n_slices:
+        raise InputError(f"{path}: expected a slice number from 0 to {n_slices - 1}, found {index}")
+    return index
+
+
+def whitening_matrix(noise: NDArray, n_coils: int, path: str | Path = "noise") -> NDArray[np.complex128]:
+    r"""Matrix that makes the noise of the coils independent, of variance 1.
+
+    .. math:: W = L^{-1}, \qquad L L^H = Ψ = \tfrac1n \sum_i η_i η_i^H
+
+    with noise samples :math:`η_i` of all coils (Pruessmann et al., Magn. Reson. Med. 46:638, 2001, appendix A).
+
+    Args:
+        noise: complex ``(n_coils, n_samples)``; more axes of samples are allowed.
+        n_coils: of the scan.
+        path: for messages.
+
+    Raises:
+        InputError: wrong shape or type, NaN, too few samples, or a coil without noise of its own.
+    """
+    if noise.ndim < 2 or len(noise) != n_coils or noise.dtype.kind != "c":
+        raise InputError(
+            f"{path}: `noise` must be complex with shape ({n_coils}, samples), one row a coil of `kspace`, found "
+            f"{noise.dtype} {tuple(noise.shape)}"
+        )
+    samples = noise.reshape(n_coils, -1).astype(np.complex128)
+    if samples.shape[1] < 4 * n_coils or not np.isfinite(samples).all():
+        raise InputError(
+            f"{path}: `noise` must hold at least {4 * n_coils} finite samples a coil, found {samples.shape[1]}"
+            + ("" if np.isfinite(samples).all() else " with NaN or infinite ones")
+        )
+    covariance = samples @ samples.conj().T / samples.shape[1]
+    eigenvalues = np.linalg.eigvalsh(covariance)
+    if not eigenvalues[0] > 1e-10 * eigenvalues[-1]:
+        raise InputError(
+            f"{path}: `noise` must have independent noise in every coil, found a coil without or one that others add "
+            "up to; leave that coil out"
+        )
+    return scipy.linalg.solve_triangular(np.linalg.cholesky(covariance), np.eye(n_coils), lower=True)
+
+
+def prewhiten(
+    kspace: NDArray, maps: NDArray | None, noise: NDArray, path: str | Path = "noise"
+) -> tuple[NDArray[np.complex64], NDArray[np.complex64] | None]:
+    """Apply :func:`whitening_matrix` to k-space ``(n_coils, ...)`` and, up to a factor, to coil maps.
+
+    The result is in units of the noise. The maps keep their mean size.
+    """
+    matrix = whitening_matrix(noise, len(kspace), path)
+    whitened = np.tensordot(matrix, kspace, axes=1).astype(np.complex64)
+    if maps is not None:
+        mixed = np.tensordot(matrix, maps, axes=1)
+        maps = (mixed * (np.linalg.norm(maps) / np.linalg.norm(mixed))).astype(np.complex64)
+    return whitened, maps

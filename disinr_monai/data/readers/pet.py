@@ -1,0 +1,246 @@
+"""PET sinograms from HDF5: counts, what they are to be corrected for, and the geometry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_small
+from disinr_monai.errors import InputError
+
+COUNTS = {"emission": "sinogram", "transmission": "transmission"}
+"""Data set of the counts, by kind of scan."""
+_EXTRAS = ("attenuation_factors", "attenuation", "efficiencies", "background", "randoms", "scatter", "blank")
+_DEFAULT_AXES = {2: "view,bin", 3: "plane,view,bin"}
+
+
+def pet_planes(path: str | Path, axes: str | Sequence[str] | None = None) -> list[int | None]:
+    """Plane numbers of a file, ``[None]`` for a 2-D sinogram.
+
+    Raises:
+        InputError: not HDF5, neither an emission nor a transmission sinogram, or another rank.
+    """
+    with open_hdf5(path) as file:
+        found = [key for key in COUNTS.values() if key in file]
+        if not found:
+            raise InputError(
+                f"{path}: expected a dataset `sinogram` (emission) or `transmission` of counts, found keys "
+                f"{sorted(map(str, file)) or 'none'}"
+            )
+        shape = getattr(file[found[0]], "shape", ())
+        order = _axes_of(path, file, found[0], shape, axes)
+    return [None] if len(shape) == 2 else list(range(shape[order.index("plane")]))
+
+
+def read_pet_sinogram(
+    path: str | Path, *, scan: str = "emission", plane: int | None = None, axes: str | Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Read one plane of a PET sinogram.
+
+    Args:
+        path: HDF5 file with ``sinogram`` (or ``transmission`` and ``blank``): counts ``(view, bin)`` or
+            ``(plane, view, bin)``; optional data sets of that shape, or of one plane: ``attenuation_factors`` (0 to 1)
+            or ``attenuation`` (line integrals, no unit), ``efficiencies``, and ``background`` or ``randoms`` and
+            ``scatter`` (expected counts).
+        scan: ``"emission"`` or ``"transmission"``.
+        plane: which one of a 3-D sinogram.
+        axes: order of the axes, e.g. ``"bin,view"``; by default the attribute ``axes`` of the file, else as above.
+
+    Returns:
+        float32 ``(V, B)`` arrays ``counts`` and those that the file has of ``factors`` (attenuation times
+        efficiencies), ``background``, ``blank``; and ``values``, all other data sets and attributes by name.
+
+    Raises:
+        InputError: not HDF5, no such data set, wrong rank or shape, NaN, no counts, factors that cannot be.
+    """
+    with open_hdf5(path) as file:
+        key = COUNTS[scan]
+        if key not in file:
+            other = next((s for s, k in COUNTS.items() if s != scan and k in file), None)
+            hint = {"emission": "leave configs/transmission.json out", "transmission": "add configs/transmission.json"}
+            raise InputError(
+                f"{path}: expected a dataset `{key}` of counts, found keys {sorted(map(str, file)) or 'none'}"
+                + (f"; for {other} scans {hint[other]}" if other else "")
+            )
+        shape = getattr(file[key], "shape", ())
+        order = _axes_of(path, file, key, shape, axes)
+        arrays = {key: _plane_of(path, file[key], key, shape, order, plane)}
+        arrays |= {k: _plane_of(path, file[k], k, shape, order, plane) for k in _EXTRAS if k in file}
+        others = read_small(file, path, (*arrays, *COUNTS.values()))
+        values = {**file.attrs, **file[key].attrs, **others}
+    counts = arrays.pop(key)
+    if not counts.any():
+        raise InputError(f"{path}: `{key}` must hold counts, found zeros only")
+    result = {"counts": counts, "values": values, **_corrections(path, arrays)}
+    if scan == "transmission" and ("blank" not in result or not (result["blank"] > 0).all()):
+        found = "none" if "blank" not in result else f"{int((result['blank'] <= 0).sum())} bins of 0 or less"
+        raise InputError(
+            f"{path}: expected a dataset `blank` with counts of the blank scan in every bin, found {found}"
+        )
+    return result
+
+
+def _axes_of(
+    path: str | Path, file: Any, key: str, shape: tuple[int, ...], axes: str | Sequence[str] | None
+) -> list[str]:
+    if len(shape) not in _DEFAULT_AXES:
+        raise InputError(f"{path}: `{key}` must have shape (view, bin) or (plane, view, bin), found {tuple(shape)}")
+    if 0 in shape:
+        raise InputError(f"{path}: `{key}` must hold counts, found shape {tuple(shape)}")
+    if isinstance(axes, (list, tuple)):  # what the command line makes of a,b
+        axes = ",".join(map(str, axes))
+    text = axes or file[key].attrs.get("axes", file.attrs.get("axes", _DEFAULT_AXES[len(shape)]))
+    order = [part.strip() for part in str(text.decode() if isinstance(text, bytes) else text).split(",")]
+    if sorted(order) != sorted(_DEFAULT_AXES[len(shape)].split(",")):
+        raise InputError(
+            f"{path}: `sinogram_axes` must name the {len(shape)} axes of `{key}`, e.g. {_DEFAULT_AXES[len(shape)]}, "
+            f"found {text}"
+        )
+    return order
+
+
+def _plane_of(
+    path: str | Path, data: Any, key: str, shape: tuple[int, ...], order: list[str], plane: int | None
+) -> NDArray[np.float32]:
+    """One plane as ``(view, bin)``; the data may be one plane for all, or one number."""
+    flat_order = [axis for axis in order if axis != "plane"]
+    flat_shape = tuple(n for n, axis in zip(shape, order, strict=True) if axis != "plane")
+    own = getattr(data, "shape", ())
+    if hasattr(data, "nbytes"):
+        check_size(data, path)
+    if own not in (shape, flat_shape, ()):
+        raise InputError(f"{path}: `{key}` must have the shape {tuple(shape)} of the counts, found {tuple(own)}")
+    if len(own) == 3:
+        if plane is None or not 0 <= plane < own[order.index("plane")]:
+            raise InputError(f"{path}: expected a plane from 0 to {own[order.index('plane')] - 1}, found {plane}")
+        data = data[tuple(plane if axis == "plane" else slice(None) for axis in order)]
+    array = np.asarray(data[()])
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{path}: `{key}` must be real, found {array.dtype}")
+    array = np.broadcast_to(array.astype(np.float32), flat_shape)
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: `{key}` must be finite, found {int((~np.isfinite(array)).sum())} NaN or infinite")
+    return np.array(array if flat_order == ["view", "bin"] else array.T, order="C")
+
+
+def _corrections(path: str | Path, arrays: dict[str, NDArray]) -> dict[str, NDArray[np.float32]]:
+    for key, array in arrays.items():
+        if array.min() < 0:
+            raise InputError(f"{path}: `{key}` must not be negative, found {array.min():g}")
+    for pair in (("attenuation_factors", "attenuation"), ("background", "randoms"), ("background", "scatter")):
+        if all(key in arrays for key in pair):
+            raise InputError(f"{path}: expected `{pair[0]}` or `{pair[1]}`, found both; keep one of them")
+    factors = arrays.get("attenuation_factors")
+    if factors is not None and factors.max() > 1.0001:
+        raise InputError(
+            f"{path}: `attenuation_factors` must lie between 0 and 1 (the part that gets through), found up to "
+            f"{factors.max():g}; if they are correction factors, store their inverse"
+        )
+    if "attenuation" in arrays:
+        factors = np.exp(-arrays["attenuation"])
+    if "efficiencies" in arrays:
+        factors = arrays["efficiencies"] * (1.0 if factors is None else factors)
+    if factors is not None and not factors.any():
+        raise InputError(f"{path}: attenuation and efficiencies must let something through, found zeros only")
+    result = {} if factors is None else {"factors": factors.astype(np.float32)}
+    parts = [arrays[key] for key in ("background", "randoms", "scatter") if key in arrays]
+    if parts:
+        result["background"] = np.sum(parts, axis=0, dtype=np.float32)
+    if "blank" in arrays:
+        result["blank"] = arrays["blank"]
+    return result
+
+
+def pet_geometry(
+    path: str | Path, file: Mapping[str, Any], shape: tuple[int, int], options: Mapping[str, float | None]
+) -> tuple[dict[str, Any], NDArray[np.float64], list[str]]:
+    """Geometry of a PET sinogram from what its file says and, for what it does not, from options.
+
+    Args:
+        path: for messages.
+        file: its data sets and attributes: ``bin_spacing`` (mm), ``angles`` (rad, one a view), ``bin_offset``,
+            ``pixel_spacing``, ``fwhm`` (mm), ``image_shape`` (H, W), ``affine`` (4x4, RAS mm), ``calibration`` (output
+            unit per count and mm), ``blank_scale``; all but the first are optional.
+        shape: views and bins.
+        options: the same by name where the user gave them, and ``arc``, the degrees of evenly spread views.
+
+    Returns:
+        The keywords of :class:`~disinr_monai.operators.PETProjection` with ``values`` (``calibration`` and
+        ``blank_scale``) beside them; the image's affine; what had to be assumed, as text.
+
+    Raises:
+        InputError: no ``bin_spacing`` in either, or a value that cannot be.
+    """
+    n_views, n_bins = shape
+    assumed: list[str] = []
+    bin_spacing = _length(path, file, options, "bin_spacing")
+    if bin_spacing is None:
+        raise InputError(
+            f"{path}: expected `bin_spacing` (mm) as attribute or dataset, found none; give it with --bin_spacing"
+        )
+    if "angles" in file:
+        angles = np.asarray(file["angles"], dtype=float).reshape(-1)
+        if len(angles) != n_views or not np.isfinite(angles).all():
+            raise InputError(f"{path}: `angles` must hold {n_views} finite angles (rad), found {len(angles)}")
+        if np.ptp(angles) > 4 * np.pi + 1e-3:
+            raise InputError(f"{path}: `angles` must be in radians, found a range of {np.ptp(angles):g}; convert them")
+    else:
+        angles = np.arange(n_views) * (math.radians(options["arc"]) / n_views)
+        assumed.append(f"{n_views} views evenly over {options['arc']:g} degrees (arc)")
+    spacing = _length(path, file, options, "pixel_spacing") or bin_spacing
+    side = max(math.ceil(n_bins * bin_spacing / spacing - 1e-6), 2)
+    image_shape = [int(n) for n in np.asarray(file.get("image_shape", (side, side))).reshape(-1)]
+    if len(image_shape) != 2 or min(image_shape) < 2:
+        raise InputError(f"{path}: `image_shape` must be two numbers (H, W), found {file['image_shape']}")
+    fwhm = _length(path, file, options, "fwhm", lowest=0.0)
+    if fwhm is None:
+        fwhm = 0.0
+        assumed.append("no blur (fwhm)")
+    geometry = {
+        "image_shape": tuple(image_shape),
+        "pixel_spacing": spacing,
+        "angles": angles,
+        "n_bins": n_bins,
+        "bin_spacing": bin_spacing,
+        "bin_offset": _length(path, file, {}, "bin_offset", lowest=-math.inf) or 0.0,
+        "fwhm": fwhm,
+        "values": {
+            "calibration": _length(path, file, {}, "calibration") or 1.0,
+            "blank_scale": _length(path, file, options, "blank_scale") or 1.0,
+        },
+    }
+    return geometry, _affine(path, file, spacing, geometry["image_shape"]), assumed
+
+
+def _length(
+    path: str | Path, file: Mapping[str, Any], options: Mapping[str, Any], key: str, lowest: float | None = None
+) -> float | None:
+    """One number of the file or the options; positive, or at least ``lowest``."""
+    if key not in file:
+        return options.get(key)
+    value = np.asarray(file[key])
+    number = float(value.reshape(-1)[0]) if value.size == 1 and value.dtype.kind in "iuf" else math.nan
+    if not math.isfinite(number) or (number <= 0 if lowest is None else number < lowest):
+        kind = "positive number" if lowest is None else "number"
+        raise InputError(f"{path}: `{key}` must be one {kind}, found {file[key]}")
+    return number
+
+
+def _affine(
+    path: str | Path, file: Mapping[str, Any], spacing: float, image_shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    if "affine" in file:
+        affine = np.asarray(file["affine"], dtype=float)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise InputError(f"{path}: `affine` must be a finite 4x4 matrix, found shape {affine.shape}")
+        return affine
+    # x to the right, y to the front; rows run along -y, columns along x (docs/conventions.md).
+    affine = np.diag([0.0, 0.0, 1.0, 1.0])
+    affine[1, 0], affine[0, 1] = -spacing, spacing
+    affine[:2, 3] = [-(image_shape[1] - 1) / 2 * spacing, (image_shape[0] - 1) / 2 * spacing]
+    return affine

@@ -1,0 +1,1 @@
+"""Simulated measurements, sampling patterns and phantoms."""

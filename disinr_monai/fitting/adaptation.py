@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from disinr_monai.errors import InputError
+from disinr_monai.fitting.case_inferer import CaseInferer
+from disinr_monai.fitting.losses import MeasurementLoss
+from disinr_monai.fitting.rollback import Rollback
+from disinr_monai.fitting.self_check import budget_spent
+from disinr_monai.networks.hash_grid import compact_grids, expand_grids
+from disinr_monai.operators import LinearOperator
+from disinr_monai.operators.count_model import CountModel
+from disinr_monai.operators.linear_operator import Part
+from disinr_monai.runtime.progress import Steps
+
+
+class AdaptationInferer(CaseInferer):
+    r"""Test-time adaptation: fit to one scan what the network says is fitted at test, with the rest frozen.
+
+    .. math:: \hat\theta = \arg\min_{\theta} L(A\, x_{\theta}, y)
+
+    For :class:`~disinr_monai.networks.DisINR` :math:`\theta` is a fresh subject encoder beside the frozen pair, for
+    :class:`~disinr_monai.networks.NaiveINR` the whole network from scratch; see ``fitted_at_test`` of each. A copy is
+    fitted: the network given stays as it is, so every scan starts from the same weights. What is frozen and the same
+    for all iterations (``prepare``) is computed once. A scan that can be measured in parts
+    (:meth:`~disinr_monai.operators.LinearOperator.draw`) is fitted to a random one in each iteration. A loss that is
+    not finite or explodes is noticed at the next look and undone
+    (:class:`~disinr_monai.fitting.rollback.Rollback`). After a call, ``fitted`` holds the copy: that scan's image.
+
+    Args:
+        loss: the measurement loss.
+        n_iterations: iterations at most.
+        lr: Adam's learning rate, halved every ``lr_halve_every`` iterations.
+        lr_halve_every: see ``lr``.
+        amp: hidden layers in bfloat16; None: where the device is faster with it.
+        frozen: False fits everything, also what the network keeps frozen (an ablation).
+        early_stop: withhold a share of the measured samples and stop when they are no longer predicted better; the
+            weights that predicted them best are kept. No ground truth is used.
+        holdout: that share.
+        check_every: iterations between two looks at the withheld samples (and between two entries of ``history``).
+        patience: looks without an improvement before stopping.
+        seed: seed of the withheld samples.
+        quiet: no progress bar, no progress lines.
+    """
+
+    takes_counts = True
+
+    def __init__(
+        self,
+        loss: MeasurementLoss,
+        n_iterations: int = 500,
+        lr: float = 1e-3,
+        lr_halve_every: int = 1000,
+        amp: bool | None = None,
+        frozen: bool = True,
+        early_stop: bool = False,
+        holdout: float = 0.05,
+        check_every: int = 25,
+        patience: int = 4,
+        seed: int = 0,
+        quiet: bool = False,
+    ) -> None:
+        super().__init__()
+        if n_iterations < 1 or lr <= 0 or not 0 < holdout < 1:
+            raise ValueError(
+                "AdaptationInferer: n_iterations must be at least 1, lr positive and holdout between 0 and 1, "
+                f"found {n_iterations}, {lr} and {holdout}"
+            )
+        self.loss, self.n_iterations, self.lr, self.lr_halve_every = loss, int(n_iterations), lr, lr_halve_every
+        self.amp, self.frozen = amp, frozen
+        self.early_stop, self.holdout, self.check_every, self.patience = early_stop, holdout, check_every, patience
+        self.seed, self.quiet = seed, quiet
+        self.fitted: nn.Module | None = None
+
+    @torch.enable_grad()
+    def reconstruct(
+        self,
+        points: Tensor,
+        network: nn.Module,
+        *,
+        operator: LinearOperator,
+        measurement: Tensor,
+        weights: Tensor | None = None,
+        count_model: CountModel | None = None,
+    ) -> Tensor:
+        """Image ``(C, *S)`` on ``points`` ``(1, D, *S)``."""
+        network.set_amp(self.amp)
+        grid = torch.as_tensor(points[0]).as_subclass(Tensor)
+        generator = torch.Generator().manual_seed(self.seed)
+        whole = operator.draw(generator) is None
+        flat = grid.flatten(1).t().contiguous() if whole else None
+        shape = (network.out_channels, *grid.shape[1:])
+        field = copy.deepcopy(network).requires_grad_(not self.frozen)
+        for parameter in field.fitted_at_test():
+            parameter.requires_grad_(True)
+        if whole:
+            compact_grids(field, flat)
+        groups = [{"params": [parameter for parameter in field.parameters() if parameter.requires_grad]}]
+        operator, more = self.start_operator(operator, measurement)
+        groups += more
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        self.fitted = field
+        prepared = field.prepare(flat) if whole else None
+        if prepared is not None and prepared.requires_grad:
+            prepared = None  # it is fitted, so it is computed anew in every iteration
+
+        optimizer = torch.optim.Adam(groups, lr=self.lr, fused=True)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
+        rollback = Rollback(parameters, optimizer)
+        held = self._hold_out(operator, measurement)
+        kept = None if held is None else ~held
+        keep = None if held is None else kept.to(measurement.real.dtype)
+        held_part = None if held is None else operator.draw(generator, held)
+        best, best_error, misses = None, float("inf"), 0
+
+        with Steps(self.n_iterations, f"adapting {self.case_name}".strip(), self.quiet, leave=False) as steps:
+            for iteration in range(1, self.n_iterations + 1):
+                optimizer.zero_grad(set_to_none=True)
+                if whole:
+                    image = field.render(flat, prepared).t().reshape(shape)
+                    loss = self.loss.one(image, operator, measurement, weights, keep, count_model)
+                else:
+                    part = operator.draw(generator, kept)
+                    image = _values(field, part, grid)
+                    seen = None if weights is None else part.select(weights)
+                    loss = self.loss.one(image, part.operator, part.select(measurement), seen)
+                loss.backward()
+                shown = None
+                looks = iteration % self.check_every == 0 or iteration == self.n_iterations
+                if (looks or iteration == 1) and (text := rollback.look(float(loss.detach()), iteration)):
+                    self.mark(text)
+                    continue
+                if looks:
+                    entry = {"iteration": iteration, "loss": float(loss.detach())}
+                    shown = entry["loss"]
+                    self.history.append(entry)
+                    if held is not None:  # before the step: the image belongs to the weights as they are now
+                        entry["held_out"] = (
+                            float(
+                                self.loss.prediction_error(image.detach(), operator, measurement, count_model)[
+                                    held
+                                ].mean()
+                            )
+                            if whole
+                            else self._part_error(field, held_part, grid, measurement)
+                        )
+                        misses += 1
+                        if entry["held_out"] < best_error:
+                            best, best_error, misses = [p.detach().clone() for p in parameters], entry["held_out"], 0
+                optimizer.step()
+                scheduler.step()
+                steps.update(shown)
+                self.iterations_run = iteration
+                if misses >= self.patience:
+                    break
+            else:
+                if held is not None:
+                    self._check_budget()
+        with torch.no_grad():
+            if best is not None:
+                for parameter, value in zip(parameters, best, strict=True):
+                    parameter.copy_(value)
+            return field.render(flat, prepared).t().reshape(shape) if whole else field.image(grid)
+
+    def at(self, points: Tensor, image: Tensor) -> Tensor:
+        """The fitted field itself at other points; ``image`` is what it gave on the grid."""
+        expand_grids(self.fitted)
+        return self.fitted.image(points)
+
+    def start_operator(
+        self, operator: LinearOperator, measurement: Tensor
+    ) -> tuple[LinearOperator, list[dict[str, Any]]]:
+        """The forward model of the fit, and Adam's parameter groups for what of it is fitted too (nothing here)."""
+        return operator, []
+
+    def _check_budget(self) -> None:
+        text = budget_spent([entry["held_out"] for entry in self.history], self.patience, self.n_iterations)
+        if text:
+            self.mark(text)
+
+    def _hold_out(self, operator: LinearOperator, measurement: Tensor) -> Tensor | None:
+        if not self.early_stop:
+            return None
+        generator = torch.Generator().manual_seed(self.seed)
+        held = operator.hold_out(self.holdout, generator).to(measurement.device)
+        if not bool(held.any()):
+            raise InputError(
+                "early_stop: expected samples that can be withheld, found too few measured ones; turn it off"
+            )
+        return held
+
+    @staticmethod
+    @torch.no_grad()
+    def _part_error(field: nn.Module, part: Part, grid: Tensor, measurement: Tensor) -> float:
+        return float((part.operator(_values(field, part, grid)) - part.select(measurement)).abs().square().mean())
+
+
+def _values(field: nn.Module, part: Part, grid: Tensor) -> Tensor:
+    """Image values ``(C, n)`` that a part of the measurement depends on."""
+    return field.render(part.at(grid).t().contiguous()).t()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+from disinr_monai.errors import InputError
+from disinr_monai.fitting.self_check import Residual, measure_residual
+from disinr_monai.grid import crop_image, interpolate
+from disinr_monai.runtime.memory import is_out_of_memory, out_of_memory
+
+logger = logging.getLogger(__name__)
+
+
+class CaseInferer(Inferer):
+    """From one case (operator, measurement) to its image, inside MONAI's evaluator. Every method is one of these.
+
+    A case that could not be read, or whose reconstruction fails in a way a user can understand, gives ``None`` and
+    leaves the reason in ``case["error"]``: the other scans of the batch go on, and the handler that writes the results
+    reports it.
+
+    A case of counts has a ``count_model`` (:mod:`disinr_monai.operators.count_model`). A method with ``takes_counts``
+    is given it as a keyword; any other gets the measurement that the model has corrected.
+
+    Of a scan with a larger field of view than is wanted (``case["crop"]``) the centre is returned.
+
+    After a call, ``iterations_run`` holds the number of iterations, ``history`` what was recorded, ``residual`` how the
+    image fits its measurement and ``marks`` what its user must know (:meth:`mark`).
+    """
+
+    takes_counts = False
+    fits_data = True  # False for a one-step inverse: its residual says nothing about the scan
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.iterations_run = 0
+        self.history: list[dict[str, float]] = []
+        self.residual: Residual | None = None
+        self.marks: list[str] = []
+        self.case_name = ""
+
+    def __call__(
+        self, inputs: Tensor | None, network: nn.Module | None = None, *, case: dict[str, Any]
+    ) -> Tensor | None:
+        """Image ``(1, C, *S)`` for points ``(1, D, *S)``, or None where ``case["error"]`` says why."""
+        self.iterations_run, self.history, self.case_name = 0, [], str(case["name"])
+        self.residual, self.marks = None, []
+        if "error" in case:
+            return None
+        measured = {key: case.get(key) for key in ("operator", "measurement", "weights")}
+        count_model = case.get("count_model")
+        if count_model is not None and self.takes_counts:
+            measured["count_model"] = count_model
+        elif count_model is not None:
+            measured["measurement"] = count_model.corrected(case["measurement"])
+        try:
+            image = self.reconstruct(inputs, network, **measured)
+            self.residual = measure_residual(case, image)
+        except (InputError, ValueError, RuntimeError, MemoryError) as error:
+            is_full = is_out_of_memory(error)
+            case["error"] = str(out_of_memory(error, self.case_name)) if is_full else f"{case['name']}: {error}"
+            return None
+        if not bool(torch.isfinite(image).all()):
+            case["error"] = f"{case['name']}: the reconstruction is not finite; lower the learning rate or turn amp off"
+            return None
+        return crop_image(image, case.get("crop")).unsqueeze(0)
+
+    def mark(self, text: str) -> None:
+        """Warn of something about the present case; the report marks its image with it."""
+        self.marks.append(text)
+        logger.warning("%s: %s", self.case_name, text)
+
+    def at(self, points: Tensor, image: Tensor) -> Tensor:
+        """The last image ``(C, *S)`` at other points ``(D, *T)``: linear interpolation unless a field can be asked."""
+        logger.warning(
+            "output_spacing: %s gives an image on its grid, which is interpolated linearly; a field that is fitted to "
+            "the scan (overlays disinr_paper, ngp, ...) is evaluated at the new voxels",
+            type(self).__name__,
+        )
+        return interpolate(image, points.to(image.device))
+
+    @abstractmethod
+    def reconstruct(
+        self,
+        points: Tensor | None,
+        network: nn.Module | None,
+        *,
+        operator: nn.Module,
+        measurement: Tensor,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Image ``(C, *S)`` from one measurement."""

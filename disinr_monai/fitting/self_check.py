@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from disinr_monai.operators.tomography.view_operator import ViewOperator
+
+# What good scans stay below and most mismatches exceed, by measurement: docs/decisions/0014-the-self-check.md.
+KSPACE_UNEXPLAINED, KSPACE_OVER_NOISE = 0.05, 1.5
+INTEGRALS_UNEXPLAINED, INTEGRALS_STRUCTURED = 0.01, 0.5
+COUNTS_UNEXPLAINED, COUNTS_STRUCTURED, COUNTS_SCATTERED = 0.03, 0.15, 1.3
+
+
+@dataclass(frozen=True)
+class Residual:
+    """How an image fits the measurement that it was made from.
+
+    Attributes:
+        kind: what was compared: ``"k-space"``, ``"integrals"``, ``"counts"``, or ``"samples"`` of the image itself, of
+            which nothing is known to compare with.
+        unexplained: root mean square of what is left over, without the noise, over that of the measurement.
+        over_noise: power of the whole residual over that of the noise; NaN where the noise is not known.
+        structured: share of the residual's power that neighbours have in common; NaN for k-space.
+    """
+
+    kind: str
+    unexplained: float
+    over_noise: float = math.nan
+    structured: float = math.nan
+
+
+@torch.no_grad()
+def measure_residual(case: Mapping[str, Any], image: Tensor) -> Residual:
+    r"""How an image fits its measurement, :math:`r = A x - y`.
+
+    * k-space: the noise is that of the edge of the readout, :math:`u^2 = (\|r\|^2 - n σ^2)_+ / \|y\|^2`;
+    * line integrals: neighbouring rays have independent noise, but what an image gets wrong is seen by several, in one
+      view or, as a dead cell, in one view after the other. The power that has no noise in it is the mean product
+      of neighbours, along the detector or along the views, whichever is larger;
+      :math:`u^2 = \langle r_i r_{i+1} \rangle_+ / \langle y_i^2 \rangle`, with the statistical weights;
+    * counts: the same with :math:`r = (\hat y - y) / \sqrt{\hat y}`, whose power is 1 if noise is all of it.
+
+    Args:
+        case: ``operator``, ``measurement`` and, if it has them, ``weights`` and ``count_model``.
+        image: ``(C, *S)`` on the operator's grid.
+    """
+    operator, measured, model = case["operator"], case["measurement"], case.get("count_model")
+    if model is not None:
+        # An image of counts is read as max(x, 0), see PoissonLoss.
+        expected = model.expected(operator(image.clamp(min=0)))
+        deviation = expected.clamp(min=0.01 * float(measured.mean())).sqrt()
+        residual, signal = (expected - measured) / deviation, (measured - model.background) / deviation
+        return Residual("counts", *_by_neighbours(residual, signal))
+    residual = operator(image) - measured
+    left, whole = float(residual.abs().square().mean()), float(measured.abs().square().mean())
+    if measured.is_complex():
+        noise = operator.noise_energy(operator.noise_variance(measured))
+        left, whole = float(operator.residual_energy(residual)), float(operator.residual_energy(measured))
+        share = math.sqrt(max(left - noise, 0) / max(whole, 1e-30))
+        return Residual("k-space", share, left / noise if noise > 0 else math.nan)
+    if not isinstance(operator, ViewOperator):
+        return Residual("samples", math.sqrt(left / max(whole, 1e-30)))
+    root = 1.0 if case.get("weights") is None else case["weights"].sqrt()
+    unexplained, _, structured = _by_neighbours(root * residual, root * measured)
+    return Residual("integrals", unexplained, structured=structured)
+
+
+def poor_fit(residual: Residual) -> str:
+    """What to say of a residual that noise does not explain; empty if it does, or if that cannot be told."""
+    left = f"{100 * residual.unexplained:.2g} % of the measurement"
+    if residual.kind == "k-space":
+        # Unknown noise (NaN) is no excuse.
+        is_poor = residual.unexplained > KSPACE_UNEXPLAINED and not residual.over_noise <= KSPACE_OVER_NOISE
+        found = f"{left} is left over, {residual.over_noise:.3g} times the power of noise"
+        usual = f"at most {100 * KSPACE_UNEXPLAINED:g} %"
+        causes = "coil maps (try --maps joint), motion, wrong lines or trajectory, a bad coil"
+    elif residual.kind == "integrals":
+        is_poor = residual.unexplained > INTEGRALS_UNEXPLAINED and residual.structured > INTEGRALS_STRUCTURED
+        found = f"{left} is left over, {100 * residual.structured:.0f} % of that in common to neighbouring rays"
+        usual = f"at most {100 * INTEGRALS_UNEXPLAINED:g} % left over, or less than {100 * INTEGRALS_STRUCTURED:g} %"
+        usual += " in common"
+        causes = "order or direction of the angles, axis of rotation, air calibration, dead cells, motion"
+    elif residual.kind == "counts":
+        structured = residual.structured * residual.over_noise
+        scattered = residual.over_noise - structured
+        is_poor = residual.unexplained > COUNTS_UNEXPLAINED and structured > COUNTS_STRUCTURED
+        is_poor |= scattered > COUNTS_SCATTERED
+        found = f"{left} is left over, {structured:.2g} times the power of Poisson noise in common to neighbouring "
+        found += f"lines and {scattered:.2g} times in single ones"
+        usual = f"at most {100 * COUNTS_UNEXPLAINED:g} % or {COUNTS_STRUCTURED:g} times, and {COUNTS_SCATTERED:g} times"
+        causes = "background, attenuation or blank scan, counts that were scaled or corrected, dead bins, motion"
+    else:
+        return ""
+    if not is_poor:
+        return ""
+    return f"the residual is not explained by noise: {found} (scans that fit: {usual}); it may be {causes}"
+
+
+def _by_neighbours(residual: Tensor, signal: Tensor) -> tuple[float, float, float]:
+    """Root of the noise-free power over that of the signal, power, and noise-free share of the power."""
+    power, whole = float(residual.square().mean()), float(signal.square().mean())
+    shared = max(_neighbours(residual, -1), _neighbours(residual, 1), 0.0)
+    return math.sqrt(shared / max(whole, 1e-30)), power, shared / max(power, 1e-30)
+
+
+def _neighbours(values: Tensor, axis: int) -> float:
+    n = values.shape[axis]
+    return float((values.narrow(axis, 1, n - 1) * values.narrow(axis, 0, n - 1)).mean()) if n > 1 else 0.0
+
+
+logger = logging.getLogger(__name__)
+
+
+class SelfCheck:
+    """Collect what a result is to be marked with.
+
+    * what its method found itself (``marks``: a scan out of the prior's domain, early stopping that never set in);
+    * a residual that noise does not explain (:func:`~disinr_monai.fitting.self_check.poor_fit`);
+    * orientation, lengths or scale that the file does not hold (``info["unverified"]``). All scans of a folder mostly
+      lack the same, so each of these is a warning only once a run, and a mark on every case.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def start(self) -> None:
+        """Begin a run: nothing has been said."""
+        self._told.clear()
+
+    def __call__(self, case: Mapping[str, Any], inferer: Any) -> list[str]:
+        """The marks of a case that ``inferer`` has just reconstructed; those that are new are logged."""
+        marks = list(inferer.marks)
+        misfit = poor_fit(inferer.residual) if inferer.residual is not None and inferer.fits_data else ""
+        if misfit:
+            marks.append(misfit)
+            logger.warning("%s: %s", case["name"], misfit)
+        for lacking in case["info"].get("unverified", ()):
+            marks.append(f"not verified: {lacking}")
+            if lacking not in self._told:
+                self._told.add(lacking)
+                logger.warning("%s: not verified: %s (said once; the report marks every case)", case["name"], lacking)
+        return marks
+
+
+LEAST_FALL = 0.02
+"""Relative fall of the withheld error in the last looks below which a fit counts as done."""
+
+
+def budget_spent(errors: Sequence[float], patience: int, n_iterations: int) -> str:
+    """What to say of a fit that early stopping did not end before its iterations were used up.
+
+    Args:
+        errors: error on the withheld samples at every look.
+        patience: looks without an improvement after which the fit would have stopped.
+        n_iterations: that were used up.
+
+    Returns:
+        One line; empty where the last look was not the best, or the error fell by less than :data:`LEAST_FALL` in the
+        last ``patience`` looks.
+    """
+    if len(errors) < 2:
+        return (
+            f"early stopping never set in: {n_iterations} iterations gave one look at the withheld samples; raise "
+            "--n_iterations"
+        )
+    if not errors[-1] < min(errors[:-1]):  # also if it is not a number
+        return ""
+    n_last = min(patience, len(errors) - 1)
+    fall = 1 - errors[-1] / min(errors[:-n_last])
+    if not fall > LEAST_FALL:
+        return ""
+    return (
+        f"early stopping never set in: when the {n_iterations} iterations were used up, the error on withheld samples "
+        f"was still falling ({100 * fall:.0f} % in the last {n_last} of {len(errors)} looks); raise --n_iterations"
+    )

@@ -1,0 +1,1 @@
+"""Solvers, sparse matrices and the disk cache; nothing here knows of images or scans."""

@@ -1,0 +1,1 @@
+"""Beams of computed tomography and PET."""

@@ -1,0 +1,1 @@
+"""Results for people and viewers: metrics, NIfTI, DICOM, pictures, tables, report."""

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from numpy.typing import NDArray
+
+from disinr_monai.output.report import blocks
+from disinr_monai.output.report.charts import curve
+from disinr_monai.output.report.figures import pictures_of
+from disinr_monai.runtime.files import atomic_path
+from disinr_monai.runtime.logs import collected_warnings
+from disinr_monai.runtime.names import Names
+from disinr_monai.runtime.versions import versions
+
+logger = logging.getLogger(__name__)
+
+# Bytes of the page: pictures with window controls, then thumbnails, then rows of numbers, then nothing.
+FULL_BYTES, THUMBNAIL_BYTES, ROW_BYTES = 24_000_000, 12_000_000, 8_000_000
+_KEPT_CURVE = 400
+
+
+class Report:
+    """Collects what a run gave and writes ``output_dir/report.html``: one page, complete in itself, without network.
+
+    A case is a row: pictures with window controls, numbers, convergence, notes. The page stays below
+    ``FULL_BYTES + THUMBNAIL_BYTES + ROW_BYTES`` (44 MB): when the first is used up, further cases get still pictures
+    of 96 pixels, then numbers only, then a count; the page says so. ``metrics.csv`` has every case.
+
+    Args:
+        output_dir: where the page goes.
+        title: of the page.
+        method: name of the method whose numbers are set in bold.
+        settings: flat settings, as :func:`disinr_monai.bundle.hyper_parameters` gives them.
+        seed: of the run.
+        names: what is hidden.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        title: str,
+        method: str = "disinr",
+        settings: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        names: Names | None = None,
+    ) -> None:
+        self.output_dir, self.title, self.method, self.seed = Path(output_dir), title, method, seed
+        self.settings, self.names = dict(settings or {}), names or Names(anonymize=False)
+        self.start()
+
+    def start(self) -> None:
+        """Begin an empty page."""
+        self._fragments: list[str] = []
+        self._bytes = {"full": 0, "thumbnail": 0, "row": 0}
+        self._counts = {"full": 0, "thumbnail": 0, "row": 0, "none": 0}
+        self._curves = ""
+        self._written, self._cost, self._began = 0.0, 0.0, time.time()
+
+    def add_case(
+        self,
+        name: str,
+        subject: str,
+        rows: Sequence[Mapping[str, Any]],
+        panels: Mapping[str, NDArray],
+        *,
+        reference: NDArray | None = None,
+        affine: NDArray | None = None,
+        window: tuple[float, float] | None = None,
+        units: str = "",
+        history: Sequence[Mapping[str, float]] = (),
+        info: Mapping[str, Any] | None = None,
+        marks: Sequence[str] = (),
+    ) -> None:
+        """Add a row.
+
+        Args:
+            name: of the case.
+            subject: whose.
+            rows: its rows of ``metrics.csv``.
+            panels: images by title, ``(H, W)`` or ``(X, Y, Z)``, all of one shape; the last is the result.
+            reference: what the result should be, in the same units.
+            affine: 4x4, RAS mm, for the radiological view; None shows the arrays as they are stored.
+            window: level and width at first.
+            units: of the values.
+            history: of the inferer.
+            info: how it was read and made.
+            marks: what the self-check found; shown above the pictures.
+        """
+        number = sum(self._counts.values()) + 1
+        head = f'<h3 id="case{number}">{escape(name)} <small class="soft">{escape(subject)}</small></h3>'
+        head += blocks.marks(marks)
+        tail = self._numbers(name, rows, history, info or {})
+        for kind, limit in (("full", FULL_BYTES), ("thumbnail", THUMBNAIL_BYTES), ("row", ROW_BYTES)):
+            if self._bytes[kind] >= limit:
+                continue
+            attributes, pictures = "", ""
+            if kind != "row":
+                attributes, pictures = pictures_of(
+                    number, name, panels, reference, affine, window, units, kind == "thumbnail"
+                )
+            fragment = f'<article aria-labelledby="case{number}"{attributes}>{head}{pictures}{tail}</article>\n'
+            if self._bytes[kind] + len(fragment) > limit:
+                self._bytes[kind] = limit
+                continue
+            self._bytes[kind] += len(fragment)
+            self._counts[kind] += 1
+            self._fragments.append(fragment)
+            return
+        self._counts["none"] += 1
+
+    def add_losses(self, steps: Sequence[float], losses: Sequence[float]) -> None:
+        """The loss of a pre-training, instead of cases."""
+        every = max(1, len(steps) // _KEPT_CURVE)
+        chart = curve("Loss of the pre-training", list(steps)[::every], {"loss": list(losses)[::every]})
+        self._curves = f"<h2>Loss</h2>{chart}" if chart else ""
+
+    def write_now_and_then(self, **parts: Any) -> None:
+        """:meth:`write`, if the last time was long enough ago to be worth it: a killed run leaves a page, too."""
+        if time.monotonic() - self._written <= max(30.0, 20 * self._cost):
+            return
+        try:
+            self.write(**parts, finished=False)
+        except OSError as error:
+            self._written = time.monotonic()
+            logger.warning("report.html could not be written yet (%s)", error.strerror or error)
+
+    def write(
+        self,
+        summary: Mapping[str, Mapping[str, float]] | None = None,
+        failures: Sequence[str] = (),
+        finished: bool = True,
+    ) -> Path:
+        """Write the page, whole or not at all.
+
+        Args:
+            summary: mean and spread by method.
+            failures: what went wrong, a text a case.
+            finished: False says that the run was still going on.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        started = time.monotonic()
+        path = self.output_dir / "report.html"
+        text = self._page(summary or {}, failures, finished)
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        self._written = time.monotonic()
+        self._cost = self._written - started
+        return path
+
+    def _page(self, summary: Mapping[str, Mapping[str, float]], failures: Sequence[str], finished: bool) -> str:
+        script, found = _asset("viewer.js"), dict(versions())
+        hidden = self.names.everywhere
+        command = " ".join(sys.argv)
+        settings = self.names.settings(self.settings) if hidden else self.settings
+        reasons = [self.names.text(reason) if hidden else reason for reason in failures]
+        warnings = [self.names.text(text) if hidden else text for text in collected_warnings()]
+        warnings = [text for text in warnings if text not in reasons]
+        n_cases = sum(self._counts.values())
+        state = "" if finished else " · still running when this page was written"
+        subtitle = f"{n_cases} case{'s' * (n_cases > 1)} · " if n_cases else ""
+        subtitle += f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(self._began))} · seed {self.seed}{state}"
+        rows = [{"method": name, **numbers} for name, numbers in summary.items()]
+        n_subjects = max((row["n_subjects"] for row in rows), default=0)
+        caption = f"Mean ± standard deviation over {n_subjects:.0f} subjects" if n_subjects > 1 else "One subject"
+        table = f"<h2>Summary</h2>{blocks.row_table(caption, rows, self.method)}" if rows else ""
+        hardware = found.pop("hardware", "unknown")
+        run = {"command": "(hidden)" if hidden else command, "hardware": hardware, "seed": self.seed, **found}
+        made = blocks.facts("Versions and hardware", run, is_open=True) + blocks.facts("All settings", settings)
+        problems = blocks.messages("failures", f"{len(reasons)} failed", reasons)
+        problems += blocks.messages("warnings", "Warnings", warnings)
+        cases = self._cases() if n_cases else self._curves
+        return Template(_asset("page.html")).substitute(
+            title=escape(self.title), subtitle=escape(subtitle), notice=escape(self._notice()), problems=problems,
+            summary=table, cases=cases, made=made, style=_asset("style.css"), script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )  # fmt: skip
+
+    def _notice(self) -> str:
+        if not sum(self._counts.values()):
+            return "No claim of diagnostic quality."
+        privacy = "Names are neutral ones. " if self.names.everywhere else "It names cases and files. "
+        return f"The pictures show persons. {privacy}No claim of diagnostic quality."
+
+    def _cases(self) -> str:
+        counts = self._counts
+        notes = []
+        if counts["thumbnail"] + counts["row"] + counts["none"]:
+            notes.append(
+                f"To keep this page small, {counts['full']} cases have window controls, {counts['thumbnail']} small "
+                f"still pictures, {counts['row']} numbers only and {counts['none']} are left out; metrics.csv and the "
+                "folders of the cases have all."
+            )
+        note = "".join(f'<p class="banner">{escape(text)}</p>' for text in notes)
+        return (
+            '<h2>Cases</h2><p class="controls toolbar"><label for="size">picture size <input type="range" id="size" '
+            'min="128" max="640" step="32" value="256"></label><span class="soft">The pointer shows the value under '
+            "it in every picture of a row.</span></p>"
+            '<noscript><p class="banner">Window controls need scripts; the pictures are still.</p></noscript>'
+            '<p class="banner" id="old" hidden>Window controls need a browser of 2023 or later.</p>'
+            + note + "".join(self._fragments)
+        )  # fmt: skip
+
+    def _numbers(
+        self,
+        name: str,
+        rows: Sequence[Mapping[str, Any]],
+        history: Sequence[Mapping[str, float]],
+        info: Mapping[str, Any],
+    ) -> str:
+        steps = [float(entry["iteration"]) for entry in history]
+        keys = [key for key in ("loss", "held_out") if history and all(key in entry for entry in history)]
+        chart = curve(f"Convergence of {name}", steps, {key: [float(e[key]) for e in history] for key in keys})
+        notes = []
+        for entry in history:
+            if "fallback" in entry:
+                kept = "the classical image is shown" if entry["fallback"] else "the learned image is kept"
+                if 0 < entry.get("classical_share", 1.0) < 1:
+                    kept = f"a mean of both is shown, {entry['classical_share']:.2g} of it classical"
+                notes.append(
+                    f"Guard: error on withheld samples {entry['held_out']:.3g} (learned) and "
+                    f"{entry['held_out_classical']:.3g} (classical): {kept}."
+                )
+        text = "".join(f"<p>{escape(note)}</p>" for note in notes)
+        table = blocks.row_table("Numbers of this case", rows, self.method)
+        made = blocks.facts("How it was read and made", info)
+        return f'<div class="numbers">{table}{chart}<div>{text}{made}</div></div>'
+
+
+@cache
+def _asset(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

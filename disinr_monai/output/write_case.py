@@ -1,0 +1,132 @@
+"""The files of one reconstructed case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from disinr_monai.errors import InputError
+from disinr_monai.modality import Modality
+from disinr_monai.output.dicom import DicomWriter
+from disinr_monai.output.metrics import to_display
+from disinr_monai.output.pictures import save_panels
+from disinr_monai.runtime.files import atomic_path, prepare_output_dir, staged_folder
+
+
+class CaseWriter:
+    """Write ``output_dir/NAME/``: it appears whole, or not at all.
+
+    Args:
+        output_dir: folder of the results.
+        modality: how images are shown; ``facts`` are its facts.
+        facts: see ``modality``.
+        save_complex: also the complex image of MRI, ``NAME_recon_complex.nii.gz``.
+        save_numpy: also ``NAME_recon.npy``, float32 in the array order of the NIfTI (``NAME_recon_complex.npy`` with
+            ``save_complex``).
+        dicom: also ``dicom/*.dcm``.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        modality: str,
+        facts: Modality,
+        save_complex: bool = False,
+        save_numpy: bool = False,
+        dicom: DicomWriter | None = None,
+    ) -> None:
+        self.output_dir, self.modality, self.facts = output_dir, modality, facts
+        self.save_complex, self.save_numpy, self.dicom = save_complex, save_numpy, dicom
+
+    def physical(self, case: Mapping[str, Any], image: Tensor) -> np.ndarray:
+        """A network image in the units that are saved."""
+        scale = case["image_scale"] * case.get("output_scale", 1.0)
+        physical = self.facts.physical(image.detach().cpu().float(), scale) + case.get("output_offset", 0.0)
+        return np.asarray(physical, dtype=np.float32)
+
+    def reference(self, case: Mapping[str, Any]) -> np.ndarray | None:
+        """The reference in the same units; None if there is none."""
+        if "reference" not in case:
+            return None
+        physical = self.facts.physical(case["reference"].cpu().float(), case.get("output_scale", 1.0))
+        return np.asarray(physical + case.get("output_offset", 0.0))
+
+    def write(
+        self,
+        case: Mapping[str, Any],
+        image: Tensor,
+        panels: Mapping[str, Tensor],
+        output: tuple[Tensor, np.ndarray] | None = None,
+    ) -> Path:
+        """Write all files of a case and return its picture.
+
+        Args:
+            case: the measured case.
+            image: network image ``(C, *S)``.
+            panels: display images by title.
+            output: image and affine to save, if not those of the case.
+
+        Raises:
+            InputError: the folder cannot be written, or the image does not fit DICOM.
+        """
+        name = case["name"]
+        image, affine = output if output is not None else (image, np.asarray(case["affine"], dtype=float))
+        physical = self.physical(case, image)
+        prepare_output_dir(self.output_dir)
+        with staged_folder(self.output_dir / name, own=(f"{name}_recon*", f"dicom/{name}*.dcm")) as folder:
+            write_nifti(folder / f"{name}_recon.nii.gz", physical, affine)
+            if self.save_numpy:
+                np.save(folder / f"{name}_recon.npy", physical, allow_pickle=False)
+            if self.save_complex and image.shape[0] == 2:
+                scale = case["image_scale"] * case.get("output_scale", 1.0)
+                values = np.asarray(torch.complex(*image.detach().cpu().float()) * scale)
+                write_nifti(folder / f"{name}_recon_complex.nii.gz", values, affine)
+                if self.save_numpy:
+                    np.save(folder / f"{name}_recon_complex.npy", values, allow_pickle=False)
+            if self.dicom is not None:
+                (folder / "dicom").mkdir()
+                self._write_dicom(folder / "dicom", {**case, "affine": affine}, physical)
+            reference = case.get("reference")
+            save_panels(
+                folder / f"{name}_recon.png",
+                panels,
+                None if reference is None else to_display(reference, self.modality),
+                view_affine(case),
+                self.facts.white,
+            )
+        return self.output_dir / name / f"{name}_recon.png"
+
+    def _write_dicom(self, folder: Path, case: Mapping[str, Any], image: np.ndarray) -> None:
+        try:
+            self.dicom.write(folder, case, image)
+        except InputError:
+            raise
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError) as error:
+            # Whatever a damaged source leads to, without its value, which may name a person.
+            raise InputError(
+                f"{case['name']}: the header of its DICOM source cannot be taken over ({type(error).__name__}); leave "
+                "--dicom out"
+            ) from error
+
+
+def view_affine(case: Mapping[str, Any]) -> np.ndarray | None:
+    """The affine, if it says how the patient lay."""
+    unknown = "unknown" in str(case["info"].get("geometry", ""))
+    return None if unknown else np.asarray(case["affine"], dtype=float)
+
+
+def write_nifti(path: Path, image: Tensor | np.ndarray, affine: np.ndarray) -> None:
+    """Write an image ``(H, W)`` or ``(H, W, D)`` with its affine in mm (float32, or complex64)."""
+    import nibabel
+
+    array = np.asarray(image)
+    array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
+    volume = nibabel.Nifti1Image(array[..., None] if array.ndim == 2 else array, affine)
+    volume.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nibabel.save(volume, temporary)

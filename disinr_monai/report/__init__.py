@@ -1,5 +1,0 @@
-"""The page that a person reads after a run: ``report.html``, one file, no network."""
-
-from disinr_monai.report.report import Report
-
-__all__ = ["Report"]

@@ -1,0 +1,1 @@
+"""Start-up checks, devices, memory, files, logs and processes of a run."""

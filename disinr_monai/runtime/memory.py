@@ -1,0 +1,143 @@
+"""Memory that runs out, on any device: how it shows, what is said about it, and what needs less."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import re
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+from disinr_monai.errors import InputError
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep large freed blocks instead of returning them to the system at once.
+
+    Every iteration frees and allocates the same tensors of tens of MB. By default glibc maps each one anew and the
+    kernel clears its pages: a quarter of the time of an adaptation iteration on a CPU (50,000 page faults). The process
+    keeps its peak memory until it ends. Does nothing where the C library is another one.
+
+    Returns:
+        Whether the setting was made.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28))
+    return all(mallopt(key, value) == 1 for key, value in settings)
+
+
+def return_freed_memory() -> None:
+    """Give what was freed back to the system, also holes between blocks in use. Does nothing without glibc."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def peak_memory_mb() -> float:
+    """Most memory this process has used so far (MB): on the GPU if there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc", "STATUS_ALLOC_FAILED")
+_ASKED = re.compile(r"(?:tried to allocate|Unable to allocate) ([\d.]+) (bytes|[KMGTPE]iB)", re.IGNORECASE)
+_UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50, "eib": 2**60}
+_SMALLEST_PART = 2**10
+
+_settings: dict[str, Any] = {}
+_T = TypeVar("_T")
+
+
+def remember_settings(settings: Mapping[str, Any]) -> None:
+    """The run's config, so that only options which it has are named."""
+    _settings.clear()
+    _settings.update(settings)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy, torch (CPU or CUDA) or the system means that memory ran out."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+    )
+
+
+def out_of_memory(error: BaseException, what: str) -> InputError:
+    """What a user is told.
+
+    Args:
+        error: for which :func:`is_out_of_memory` is true.
+        what: did not fit, a scan's name for instance.
+    """
+    found = _ASKED.search(str(error))
+    asked = f" ({float(found[1]) * _UNITS[found[2].lower()] / 1e9:.3g} GB more were asked for)" if found else ""
+    where = "GPU memory" if "CUDA" in str(error) else "memory"
+    return InputError(f"{what}: {where} ran out{asked}; {needs_less(_settings, where)}")
+
+
+def needs_less(settings: Mapping[str, Any], where: str = "memory") -> str:
+    """The options of a config that need less memory, as the end of a sentence."""
+    is_training = "max_epochs" in settings
+    options = []
+    if settings.get("output_spacing") is not None:
+        options.append("a coarser --output_spacing")
+    if settings.get("modality") == "volume":
+        options += ["a smaller --max_voxels", "--points_per_step"]
+    elif "image_size" in settings:
+        options.append("a smaller --image_size (simulated scans)")
+    if settings.get("modality") == "mri" and "n_coils" in settings:
+        options.append("--n_coils (simulated scans)")
+    if is_training:
+        options += ["--batch_size 1"] * (str(settings.get("batch_size", 1)) != "1")
+        options += ["--slices_per_subject 1"] * (settings.get("modality") != "volume")
+        if str(settings.get("subjects_on_disk", "true")).lower() == "false":
+            options.append("--subjects_on_disk true")
+    elif str(settings.get("guard", "false")).lower() == "true":
+        options.append("--guard false")
+    if where == "GPU memory":
+        options.append("--device cpu")
+    return f"what needs less: {', '.join(options)}" if options else "use a smaller image or a machine with more memory"
+
+
+@contextmanager
+def tell_if_full(what: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hand the message to ``tell`` if memory runs out inside the block, and go on after it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        tell(str(out_of_memory(error, what)))
+
+
+def in_parts(function: Callable[[int], _T], size: int) -> _T:
+    """``function(size)``; where memory runs out, with half the size, until it fits.
+
+    For work that gives the same result in parts of any size.
+    """
+    while True:
+        try:
+            return function(size)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or size <= _SMALLEST_PART:
+                raise
+        # Outside the handler: inside, the error would keep the tensors of the failed attempt.
+        size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

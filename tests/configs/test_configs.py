@@ -1,0 +1,374 @@
+"""Every overlay × phase really runs, and the standard MONAI ids are there."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from disinr_monai.data.simulate.phantoms import write_phantoms
+from disinr_monai.errors import InputError
+from tests.conftest import ROOT
+
+CONFIGS = ROOT / "configs"
+PHASES = ("train", "inference", "evaluate")
+MODALITIES = ("mri", "ct", "pet")
+WITH_PRIOR = ("mri", "ct")  # the learned prior has no likelihood of counts
+BACKBONES = ("siren", "nerf")
+SCRATCH = {"mri": ("ngp", "imjense"), "ct": ("ngp",), "pet": ("ngp",)}
+PRETRAINED = ("strainer", "meta")
+METHODS = ("ngp", "imjense", "disinr_paper", *PRETRAINED)
+OTHER = ("prior", "transmission", "quick", "multi_gpu_train", "multi_gpu_evaluate", "federated", "federated_filters")
+OTHER += ("metadata", "volume")  # volume: tests/test_volume.py
+RUN_ID = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
+TINY = {"image_size": 32, "slices_per_subject": 1, "n_views": 12, "acs": 12, "acceleration": 2, "n_detectors": 64}
+TINY |= {"detector_spacing": 12.0, "pixel_spacing": 8.0}
+
+
+def test_every_config_is_known_here():
+    found = {path.stem for path in CONFIGS.rglob("*.json")}
+    assert found == {*PHASES, *MODALITIES, *BACKBONES, *METHODS, *OTHER}
+
+
+def test_json_has_no_duplicate_keys():
+    def check(pairs):
+        keys = [k for k, _ in pairs]
+        assert len(keys) == len(set(keys)), keys
+        return dict(pairs)
+
+    for path in CONFIGS.glob("*.json"):
+        json.loads(path.read_text(), object_pairs_hook=check)
+
+
+def test_default_modality_is_the_mri_overlay():
+    mri = json.loads((CONFIGS / "mri.json").read_text())
+    for phase in PHASES:
+        config = json.loads((CONFIGS / f"{phase}.json").read_text())
+        assert {key: config[key] for key in mri} == mri
+
+
+def test_evaluate_differs_from_inference_only_where_it_must():
+    a, b = (json.loads((CONFIGS / f"{phase}.json").read_text()) for phase in ("inference", "evaluate"))
+    different = {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+    assert different == {"inference", "evaluate", "peers", "handlers"}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    for modality in MODALITIES:
+        write_phantoms(folder / modality, modality, n_subjects=2, size=32, seed=1)
+    return folder
+
+
+def workflow(phase: str, overlays: list[str], modality: str, phantoms: Path, out: Path, **options) -> ConfigWorkflow:
+    names = [phase, modality, *overlays, "quick"]
+    config = {k: v for k, v in TINY.items() if any(k in json.loads((CONFIGS / f"{n}.json").read_text()) for n in names)}
+    if phase != "train":
+        config["n_iterations"] = 3
+    config |= {"dataset_dir": str(phantoms / modality), "output_dir": str(out), "quiet": True, "bundle_root": str(ROOT)}
+    return ConfigWorkflow(
+        [str(CONFIGS / f"{name}.json") for name in names],
+        workflow_type="train" if phase == "train" else "infer",
+        logging_file=False,
+        **{**config, **options},
+    )
+
+
+def run(*args, **options) -> ConfigWorkflow:
+    work = workflow(*args, **options)
+    work.initialize()
+    work.run()
+    work.finalize()
+    return work
+
+
+@pytest.fixture(scope="module")
+def trained(phantoms, tmp_path_factory):
+    """One pre-training run for every modality and backbone."""
+    folders = {}
+    for modality in MODALITIES:
+        for backbone in (None, *BACKBONES):
+            out = tmp_path_factory.mktemp(f"{modality}-{backbone}")
+            run("train", [backbone] if backbone else [], modality, phantoms, out, max_epochs=1)
+            folders[modality, backbone] = out
+    return folders
+
+
+@pytest.mark.parametrize("backbone", [None, *BACKBONES])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_training_writes_the_pair_and_the_run(trained, modality, backbone):
+    out = trained[modality, backbone]
+    content = torch.load(out / "model.pt", weights_only=True)
+    assert content["modality"] == modality
+    assert (out / "private_resume_checkpoint.pt").is_file()
+    assert (out / "mlruns.db").is_file()
+
+
+@pytest.mark.parametrize("phase", ["inference", "evaluate"])
+@pytest.mark.parametrize("backbone", [None, *BACKBONES])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_reconstruction_writes_what_it_promises(trained, phantoms, tmp_path, modality, backbone, phase):
+    checkpoint = str(trained[modality, backbone] / "model.pt")
+    run(phase, [backbone] if backbone else [], modality, phantoms, tmp_path, checkpoint=checkpoint)
+    check_outputs(tmp_path, phantoms, modality, phase, "disinr")
+
+
+@pytest.fixture(scope="module")
+def with_prior(trained, phantoms, tmp_path_factory):
+    """The pairs of `trained` with a learned prior beside them."""
+    folders = {}
+    for modality in WITH_PRIOR:
+        out = tmp_path_factory.mktemp(f"{modality}-prior")
+        options = {"checkpoint": str(trained[modality, None] / "model.pt"), "n_splits": 1, "max_epochs": 1}
+        if modality == "ct":
+            options["variations"] = {"n_views": [24]}
+        run("train", ["prior"], modality, phantoms, out, **options)
+        folders[modality] = out
+    return folders
+
+
+@pytest.mark.parametrize("modality", WITH_PRIOR)
+def test_prior_is_trained_beside_the_pair_it_was_given(trained, with_prior, modality):
+    pair, both = (
+        torch.load(folder / "model.pt", weights_only=True)["model"]
+        for folder in (trained[modality, None], with_prior[modality])
+    )
+    assert all(torch.equal(both[name], value) for name, value in pair.items())
+    assert any(name.startswith("shared.prior.") for name in both)
+    assert (with_prior[modality] / "model.pt").stat().st_size < 25e6
+
+
+def test_pair_alone_adapts_and_prior_reconstructs(trained, with_prior, phantoms, tmp_path):
+    for folder, kind in ((trained["mri", None], "AdaptationInferer"), (with_prior["mri"], "LearnedReconstruction")):
+        work = workflow("inference", [], "mri", phantoms, tmp_path, checkpoint=str(folder / "model.pt"))
+        work.initialize()
+        assert type(work.parser.get_parsed_content("inferer")).__name__ == kind
+
+
+def test_prior_is_not_used_with_another_start(with_prior, phantoms, tmp_path):
+    checkpoint = str(with_prior["mri"] / "model.pt")
+    with pytest.raises(RuntimeError) as caught:
+        run("inference", [], "mri", phantoms, tmp_path, checkpoint=checkpoint, **{"prior_start#tv_weight": 0.01})
+    message = str(caught.value.__cause__)
+    assert "trained with start.tv_weight = 0.0007, found 0.01" in message
+
+
+@pytest.mark.parametrize("overlays", [[], ["disinr_paper"]])
+@pytest.mark.parametrize("modality", WITH_PRIOR)
+def test_inference_uses_the_prior_where_there_is_one(with_prior, phantoms, tmp_path, modality, overlays):
+    run("inference", overlays, modality, phantoms, tmp_path, checkpoint=str(with_prior[modality] / "model.pt"))
+    check_outputs(tmp_path, phantoms, modality, "inference", overlays[0] if overlays else "disinr")
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert {row["fallback"] for row in rows} <= ({""} if overlays else {"0", "1"})
+
+
+@pytest.mark.parametrize("pattern", ["random", "poisson", "radial"])
+def test_sampling_patterns_run_with_every_method(with_prior, phantoms, tmp_path, pattern):
+    checkpoint = str(with_prior["mri"] / "model.pt")
+    run("evaluate", [], "mri", phantoms, tmp_path, checkpoint=checkpoint, pattern=pattern)
+    check_outputs(tmp_path, phantoms, "mri", "evaluate", "disinr")
+
+
+def test_adaptation_and_prior_training_along_spokes(phantoms, tmp_path):
+    run("inference", ["ngp"], "mri", phantoms, tmp_path / "ngp", pattern="radial", early_stop=True)
+    check_outputs(tmp_path / "ngp", phantoms, "mri", "inference", "ngp")
+    options = {"n_splits": 1, "max_epochs": 1, "variations": {"pattern": ["radial", "poisson"]}}
+    run("train", ["prior"], "mri", phantoms, tmp_path / "prior", **options)
+    assert (tmp_path / "prior" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize(("modality", "method"), [(m, method) for m in MODALITIES for method in SCRATCH[m]])
+def test_from_scratch_needs_no_checkpoint(phantoms, tmp_path, modality, method):
+    run("inference", [method], modality, phantoms, tmp_path)
+    check_outputs(tmp_path, phantoms, modality, "inference", method)
+
+
+def test_imjense_is_for_mri_only(phantoms, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        run("inference", ["imjense"], "ct", phantoms, tmp_path)
+    assert "modality: imjense is for 'mri' only, found 'ct'" in str(caught.value.__cause__)
+
+
+@pytest.fixture(scope="module")
+def peers_trained(phantoms, tmp_path_factory):
+    """One pre-training run for every peer that is pre-trained; SIREN with CT, the hash grid with MRI."""
+    folders = {}
+    for method in PRETRAINED:
+        for modality, backbone in (("mri", []), ("ct", ["siren"]), ("pet", [])):
+            out = tmp_path_factory.mktemp(f"{modality}-{method}")
+            run("train", [*backbone, method], modality, phantoms, out, max_epochs=1)
+            folders[method, modality] = out, [*backbone, method]
+    return folders
+
+
+@pytest.mark.parametrize("phase", ["inference", "evaluate"])
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("method", PRETRAINED)
+def test_pretrained_peers_reconstruct(peers_trained, phantoms, tmp_path, method, modality, phase):
+    folder, overlays = peers_trained[method, modality]
+    run(phase, overlays, modality, phantoms, tmp_path, checkpoint=str(folder / "model.pt"))
+    check_outputs(tmp_path, phantoms, modality, phase, method)
+
+
+@pytest.mark.parametrize("depth", [2, "all"])
+def test_strainer_freezes_from_the_command_line(peers_trained, phantoms, tmp_path, depth):
+    folder, overlays = peers_trained["strainer", "mri"]
+    options = {"checkpoint": str(folder / "model.pt"), "freeze_depth": depth}
+    run("inference", overlays, "mri", phantoms, tmp_path, **options)
+    check_outputs(tmp_path, phantoms, "mri", "inference", "strainer")
+
+
+@pytest.mark.parametrize("algorithm", ["fomaml", "maml"])
+def test_meta_learns_by_other_algorithms(phantoms, tmp_path, algorithm):
+    options = {"algorithm": algorithm, "n_inner": 1, "outer_lr": 1e-3}
+    run("train", ["meta"], "mri", phantoms, tmp_path, max_epochs=1, **options)
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert json.loads(content["architecture"])["network"] == "MetaINR"
+
+
+def test_pretrained_peers_need_their_own_checkpoint(trained, phantoms, tmp_path):
+    for checkpoint, message in ((None, "none is shipped for Strainer"), ("model.pt", "network is DisINR, expected")):
+        path = checkpoint and str(trained["mri", None] / checkpoint)
+        with pytest.raises(RuntimeError) as caught:
+            run("inference", ["strainer"], "mri", phantoms, tmp_path, checkpoint=path)
+        assert message in str(caught.value.__cause__)
+
+
+def check_outputs(out: Path, phantoms: Path, modality: str, phase: str, method: str) -> None:
+    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    peers = {
+        "mri": {"zero_filled", "sense", "l1_wavelet", "tv"},
+        "ct": {"fbp", "sirt", "tv"},
+        "pet": {"fbp", "mlem", "osem", "tv"},
+    }[modality]
+    assert {row["method"] for row in rows} == ({method} | peers if phase == "evaluate" else {method})
+    assert all(np.isfinite(float(row["psnr"])) for row in rows)
+    sources = sorted((phantoms / modality).glob("*.nii.gz"))
+    assert len(sources) == 2
+    for source in sources:
+        name = source.name.removesuffix(".nii.gz")
+        image = nibabel.load(out / name / f"{name}_recon.nii.gz")
+        assert image.get_data_dtype() == np.float32
+        assert image.shape == (32, 32, 1)
+        np.testing.assert_allclose(image.affine, nibabel.load(source).affine, atol=1e-4)
+        assert (out / name / f"{name}_recon.png").stat().st_size > 1000
+    page = (out / "report.html").read_text()
+    assert page.count("<article") == len(sources)
+    assert page.count('data-pixels="') == len(sources) * (2 if phase == "inference" else len(peers) + 1) + len(sources)
+    assert not [p for p in out.rglob("*") if p.name.startswith(".")], "half-written files are left"
+
+
+def test_every_output_on_request_under_neutral_names(phantoms, tmp_path):
+    options = {"dicom": "true", "save_numpy": "true", "save_complex": "true", "anonymize": "true"}
+    work = run("inference", ["ngp"], "mri", phantoms, tmp_path, **options)
+    for name in ("case-001", "case-002"):
+        expected = {f"{name}_recon{end}" for end in (".nii.gz", ".png", ".npy", "_complex.nii.gz", "_complex.npy")}
+        assert {path.name for path in (tmp_path / name).iterdir()} == expected | {"dicom"}
+        assert (tmp_path / name / "dicom" / f"{name}.dcm").is_file()
+    assert (tmp_path / "private_names.csv").read_text().count("phantom-00") == 4
+    told = "".join((tmp_path / name).read_text() for name in ("report.html", "metrics.csv"))
+    assert "case-002" in told
+    assert "phantom-00" not in told
+    assert str(tmp_path) not in told
+    assert str(phantoms) not in told
+    same = run("inference", ["ngp"], "mri", phantoms, tmp_path / "named")
+    rows = [[row["psnr"] for row in csv.DictReader((f / "metrics.csv").open())] for f in (tmp_path, tmp_path / "named")]
+    assert rows[0] == rows[1], "hiding names changed the images"
+    assert work is not same
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_training_leaves_a_report_of_the_loss(trained, modality):
+    text = (trained[modality, None] / "report.html").read_text()
+    assert f"Pre-training: {modality}" in text
+    assert "<polyline" in text
+
+
+def test_scratch_method_cannot_be_pre_trained(phantoms, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        run("train", ["ngp"], "mri", phantoms, tmp_path)
+    assert isinstance(caught.value.__cause__, InputError)
+    assert "nothing to pre-train" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("phase", PHASES)
+def test_standard_ids(trained, phase, modality, phantoms, tmp_path):
+    options = {} if phase == "train" else {"checkpoint": str(trained[modality, None] / "model.pt")}
+    work = workflow(phase, [], modality, phantoms, tmp_path, **options)
+    work.initialize()
+    assert work.check_properties() == []
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_run_and_its_alias_are_the_same(phase):
+    config = json.loads((CONFIGS / f"{phase}.json").read_text())
+    assert config[RUN_ID[phase]] == "%run"
+    assert config["run"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "wrong", "right"),
+    [("train", "max_epoch", "max_epochs"), ("inference", "n_iteration", "n_iterations"), ("train", "sed", "seed")],
+)
+def test_unknown_override_names_the_nearest_key(phase, wrong, right, phantoms, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        workflow(phase, [], "mri", phantoms, tmp_path / "out", **{wrong: 3}).initialize()
+    message = str(caught.value.__cause__)
+    assert message.startswith(f"{wrong}: no such key")
+    assert f"did you mean {right!r}" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["true", "True", "false", "False"])
+def test_booleans_from_the_command_line(text, phantoms, tmp_path, trained):
+    checkpoint = str(trained["mri", None] / "model.pt")
+    work = workflow("inference", [], "mri", phantoms, tmp_path, checkpoint=checkpoint, early_stop=text)
+    work.initialize()
+    assert work.parser.get_parsed_content("inferer").early_stop is (text.lower() == "true")
+
+
+def test_checkpoint_of_the_other_modality_is_named(trained, phantoms, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        run("inference", [], "ct", phantoms, tmp_path, checkpoint=str(trained["mri", None] / "model.pt"))
+    assert "pre-trained on 'mri', this run is 'ct'" in str(caught.value.__cause__)
+
+
+def test_one_bad_scan_does_not_stop_the_others(trained, phantoms, tmp_path):
+    folder = tmp_path / "mixed" / "mri"
+    folder.mkdir(parents=True)
+    for source in (phantoms / "mri").glob("*.nii.gz"):
+        (folder / source.name).write_bytes(source.read_bytes())
+    (folder / "broken.nii.gz").write_bytes(b"not an image")
+    out = tmp_path / "out"
+    checkpoint = str(trained["mri", None] / "model.pt")
+    work = workflow("inference", [], "mri", tmp_path / "mixed", out, checkpoint=checkpoint)
+    work.initialize()
+    with pytest.raises(RuntimeError) as caught:
+        work.run()
+    assert "1 of 3 scans failed" in str(caught.value.__cause__)
+    assert "broken.nii.gz" in str(caught.value.__cause__)
+    assert len(list(out.glob("*/*_recon.nii.gz"))) == 2
+    assert not (out / "broken").exists()
+
+
+def test_read_only_output_folder(phantoms, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RuntimeError) as caught:
+        workflow("train", [], "mri", phantoms, tmp_path / "file" / "out").initialize()
+    assert "output_dir: cannot write to" in str(caught.value.__cause__)
+
+
+def test_metadata_is_what_is_installed():
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    wanted = {"torch": metadata["pytorch_version"], "monai": metadata["monai_version"]}
+    wanted |= {"numpy": metadata["numpy_version"], **metadata["required_packages_version"]}
+    assert {name: pins[name] for name in wanted} == wanted
