@@ -1,6 +1,7 @@
 """Documentation build only: docstring markup as Markdown, and equations as MathML, so that pages load no script for it.
 
 ``.. math::`` blocks become display equations, ``:math:`` inline ones, and references such as ``:class:`~a.b.C``` code.
+An argument line for several names (``height, width: in mm``) becomes one line for each name.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from latex2mathml.converter import convert
 _BLOCK = re.compile(r"^( *)\.\. math::(?: *(\S.*))?\n((?:(?:\1 +\S.*)?\n)*)", re.MULTILINE)
 _INLINE_MATH = re.compile(r":math:`([^`]+)`")
 _REFERENCE = re.compile(r":(?:class|func|meth|mod|data|attr):`(~?)([^`]+)`")
+_SEVERAL_ARGUMENTS = re.compile(r"^( {4,})(\w+(?:, \w+)+)(: .*\n(?:\1 +\S.*\n)*)", re.MULTILINE)
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 _UNKNOWN_TO_CONVERTER = {r"\arg": r"\operatorname{arg}"}
 _log = logging.getLogger("mkdocs.plugins.equations")
@@ -29,13 +31,21 @@ def to_markdown(text: str) -> str:
         lines = " ".join(line for line in (first, *rest.splitlines()) if line.strip())
         return f"\n{indent}\\[ {lines} \\]\n\n"
 
-    text = _BLOCK.sub(block, text + "\n").rstrip("\n")
+    def one_each(match: re.Match[str]) -> str:
+        return "".join(f"{match.group(1)}{name}{match.group(3)}" for name in match.group(2).split(", "))
+
+    text = _SEVERAL_ARGUMENTS.sub(one_each, _BLOCK.sub(block, text + "\n")).rstrip("\n")
     text = _INLINE_MATH.sub(r"\\(\1\\)", text)
     return _REFERENCE.sub(lambda m: f"`{m.group(2).rsplit('.', 1)[-1] if m.group(1) else m.group(2)}`", text)
 
 
 class DocstringMarkup(griffe.Extension):
-    """Griffe extension that rewrites every docstring before it is parsed."""
+    """Griffe extension: rewrite every docstring before it is parsed, and document names where they are defined only."""
+
+    def on_module(self, *, mod: griffe.Module, **_: object) -> None:
+        """Drop the names that the ``__init__.py`` of a room re-exports."""
+        for name in [name for name, member in mod.members.items() if mod.is_init_module and member.is_alias]:
+            mod.del_member(name)
 
     def on_instance(self, *, obj: griffe.Object, **_: object) -> None:
         """Rewrite one object's docstring."""
