@@ -39,7 +39,7 @@ verify-bundles: $(STAMP)
 	$(BIN)/python scripts/verify_bundles.py
 
 lint: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) demo eval site build *.egg-info

@@ -7,7 +7,7 @@ from pathlib import Path
 from disinr_monai.checkpoints.of_run import check_pretrainable, load_pair, load_start, n_prior_passes
 from disinr_monai.checkpoints.on_disk import place_moments, subject_place
 from disinr_monai.runtime.device import as_amp, check_device
-from disinr_monai.runtime.distributed import local_device, start_distributed
+from disinr_monai.runtime.distributed import local_device, shard, start_distributed
 from disinr_monai.runtime.files import claim_output_dir
 from disinr_monai.runtime.files import prepare_output_dir as _prepare
 from disinr_monai.runtime.overrides import (
@@ -36,6 +36,7 @@ __all__ = [
     "n_prior_passes",
     "place_moments",
     "prepare_output_dir",
+    "shard",
     "start",
     "start_distributed",
     "subject_place",

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from disinr_monai.fitting.case_inferer import CaseInferer
 from disinr_monai.numerics.side_by_side import SideBySide
 from disinr_monai.operators import LinearOperator
-from disinr_monai.prior import LearnedPrior, PriorInputs, Scan, describe, outside, prior_of
+from disinr_monai.prior.domain import describe, outside
+from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs, Scan
+from disinr_monai.prior.training import prior_of
 from disinr_monai.scan import tempered
 
 logger = logging.getLogger(__name__)
