@@ -126,7 +126,7 @@ def test_nothing_is_saved_with_a_network(make):
 def test_held_out_samples(make):
     """The right share of what is measured, reproducible, never everything."""
     operator = make()
-    masks = [operator.hold_out(0.2, torch.Generator().manual_seed(3)) for _ in range(2)]
+    masks = [operator.partition.held_out_samples(0.2, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert masks[0].shape == operator.range_shape
     assert masks[0].dtype == torch.bool
     assert torch.equal(*masks)
