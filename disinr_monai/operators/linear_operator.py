@@ -150,14 +150,19 @@ class Masked(LinearOperator):
         self.register_buffer("keep", keep.clone(), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
+        self._check_domain(image)
         return self.operator(image) * self.keep
 
     def adjoint(self, measurement: Tensor) -> Tensor:
+        self._check_range(measurement)
         return self.operator.adjoint(measurement * self.keep)
 
     @property
     def n_measured(self) -> int:
         return max(int(self.keep.sum()), 1)
+
+    def masked(self, keep: Tensor) -> Masked:
+        return Masked(self.operator, self.keep & keep.to(self.keep.device))
 
 
 class Composition(LinearOperator):

@@ -31,8 +31,8 @@ class Noise:
         return 0.0 if variance is None else float(self._weighted(variance, weights).mean())
 
     def image(self, variance: Tensor) -> Tensor:
-        """Rough standard deviation of the noise in each pixel of the image, ``(1, *S)``."""
-        return torch.sqrt(variance).expand(1, *self.operator.domain_shape[1:])
+        """Rough standard deviation of the noise in each pixel, ``(1, *S)``; by default the same in all."""
+        return variance.mean().sqrt().expand(1, *self.operator.domain_shape[1:])
 
     def residual_energy(self, residual: Tensor, weights: Tensor | None = None) -> Tensor:
         r"""Squared size of a residual, about the mean squared error of the image that it comes from."""

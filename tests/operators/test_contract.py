@@ -11,6 +11,7 @@ import torch
 
 from disinr_monai import operators
 from disinr_monai.operators import LinearOperator
+from disinr_monai.operators.linear_operator import Composition, Masked
 from tests.operators.helpers import EXAMPLE_OPERATORS, all_examples, random_like, random_range
 
 every_operator = pytest.mark.parametrize("make", all_examples(), ids=lambda make: make.__name__)
@@ -34,7 +35,7 @@ def test_every_exported_operator_has_an_example():
         for name in operators.__all__
         if inspect.isclass(value := getattr(operators, name)) and issubclass(value, LinearOperator)
     } - {LinearOperator}
-    assert exported == set(EXAMPLE_OPERATORS), "add an example to tests/operators/helpers.py"
+    assert exported | {Masked, Composition} == set(EXAMPLE_OPERATORS), "add an example to tests/operators/helpers.py"
 
 
 @every_operator
