@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from disinr_monai.numerics.linear_map import LinearMap
 from disinr_monai.operators.calibration import dense_radius
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.noise import TrajectoryNoise
@@ -87,12 +86,12 @@ class NonCartesianFourier(LinearOperator):
     def forward(self, image: Tensor) -> Tensor:
         """Real image ``(..., 2, H, W)`` to complex samples ``(..., n_coils, n_readouts, n_samples)``."""
         self._check_domain(image)
-        return _Linear.apply(image, self._forward, self._adjoint)
+        return LinearMap.apply(image, self._forward, self._adjoint)
 
     def adjoint(self, measurement: Tensor) -> Tensor:
         """Complex samples ``(..., n_coils, n_readouts, n_samples)`` to the coil-combined image ``(..., 2, H, W)``."""
         self._check_range(measurement)
-        return _Linear.apply(measurement, self._adjoint, self._forward)
+        return LinearMap.apply(measurement, self._adjoint, self._forward)
 
     def _forward(self, image: Tensor) -> Tensor:
         x = torch.complex(image[..., 0, :, :], image[..., 1, :, :]).unsqueeze(-3) * self.maps
@@ -120,7 +119,7 @@ class NonCartesianFourier(LinearOperator):
             return super().gram(image, weights)
         self._check_domain(image)
         x = torch.complex(image[..., 0, :, :], image[..., 1, :, :]).unsqueeze(-3) * self.maps
-        x = _Linear.apply(x, self._convolve, self._convolve)
+        x = LinearMap.apply(x, self._convolve, self._convolve)
         x = (x * self.maps.conj()).sum(-3)
         return torch.stack((x.real, x.imag), dim=-3)
 
@@ -183,16 +182,3 @@ class NonCartesianFourier(LinearOperator):
         taper = torch.from_numpy(np.cos(np.pi / 2 * np.minimum(radius, 1)) ** 2).to(self.root_density)
         real, imaginary = self.adjoint(measurement * taper)
         return torch.polar(torch.ones_like(real), torch.complex(real, imaginary).angle())
-
-
-class _Linear(torch.autograd.Function):
-    """A linear map whose gradient is its adjoint."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, apply: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]):
-        ctx.maps = (adjoint, apply)
-        return apply(values)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor):
-        return _Linear.apply(gradient, *ctx.maps), None, None
