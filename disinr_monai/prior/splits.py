@@ -78,14 +78,14 @@ class SplitScan(Transform):
         for i in range(self.n_splits):
             generator = torch.Generator().manual_seed(case_seed(self.seed, f"{case['name']}/split{i}"))
             # From case to case another kind comes first, so that all kinds are there even with few splits.
-            keep = case["operator"].split((i + case["index"]) % 4, generator)
+            keep = case["operator"].partition.training_split((i + case["index"]) % 4, generator)
             result["splits"].append(self._split(case["operator"], case["measurement"], case.get("weights"), keep))
         return result
 
     def _split(
         self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None, keep: Tensor
     ) -> dict[str, Any]:
-        part, select = operator.restrict(keep)
+        part, select = operator.partition.restrict(keep)
         values = (select(measurement), None if weights is None else select(weights))
         key = _digest(self.prior.settings(), operator, keep, *values)
         inputs = _ON_DISK.get(key, lambda: self.prior.inputs(part, *values))
@@ -127,20 +127,20 @@ class HeldOut:
 
     def __init__(self, operator: LinearOperator, measurement: Tensor, fair: Tensor | None, variance: Tensor) -> None:
         self.operator, self.measurement, self.fair = operator, measurement, fair
-        self.floor = operator.noise_energy(variance, fair)
+        self.floor = operator.noise.energy(variance, fair)
 
     def energy(self, image: Tensor) -> Tensor:
         """Squared size of what an image ``(C, *S)`` leaves of it, about the image's mean squared error plus noise."""
-        return self.operator.residual_energy(self.operator(image) - self.measurement, self.fair)
+        return self.operator.noise.residual_energy(self.operator(image) - self.measurement, self.fair)
 
 
 def held_out(
     operator: LinearOperator, measurement: Tensor, weights: Tensor | None, keep: Tensor, weight_power: float
 ) -> HeldOut:
     """What ``keep`` leaves of a scan to predict."""
-    part, select = operator.restrict(~keep)
+    part, select = operator.partition.restrict(~keep)
     values, own = select(measurement), None if weights is None else select(weights)
-    variance = part.noise_variance(values, own)
+    variance = part.noise.variance(values, own)
     fair = tempered(weights, weight_power)
     return HeldOut(part, values, None if fair is None else select(fair), variance)
 
@@ -149,7 +149,7 @@ def kept(
     operator: LinearOperator, measurement: Tensor, weights: Tensor | None, keep: Tensor, weight_power: float
 ) -> Scan:
     """The part of a scan that the input comes from."""
-    part, select = operator.restrict(keep)
+    part, select = operator.partition.restrict(keep)
     fair = tempered(weights, weight_power)
     return Scan(part, select(measurement), None if fair is None else select(fair))
 

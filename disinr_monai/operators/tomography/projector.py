@@ -120,11 +120,6 @@ def shared_matrix(geometry: RayGeometry, cache_dir: str | None) -> SparseMatrix:
     return _kept(geometry, cache_dir)[0]
 
 
-def forget_matrices() -> None:
-    """Drop what is kept in memory."""
-    _kept.cache_clear()
-
-
 def build_matrix(geometry: RayGeometry):
     """Trace all rays of a geometry."""
     points, directions = geometry.rays()

@@ -192,9 +192,10 @@ def test_real_dicom_equals_the_nifti_of_the_same_scan(real_data):
 
 
 def test_real_ct_slices(real_data):
-    cases = list_cases(real_data("ct2d"), "ct")
-    assert len(cases) == len(list(real_data("ct2d").glob("*.nii.gz"))) >= 97
-    assert 50 <= len({case["subject"] for case in cases}) < len(cases)
+    folder = real_data("ct2d")
+    cases = list_cases(folder, "ct")
+    assert len(cases) == len(list(folder.glob("*.nii.gz")))
+    assert len({case["subject"] for case in cases if case["name"].startswith("TCGA-17-Z058")}) == 1
     result = read_image(next(c for c in cases if c["name"] == "TCGA-17-Z013_054"), "ct")
     assert result.image.shape == (512, 512)
     assert result.image.min() < -900
@@ -204,12 +205,12 @@ def test_real_ct_slices(real_data):
 
 def test_real_mr_volumes(real_data):
     cases = list_cases(real_data("mri3d"), "mri", 4)
-    assert len({case["name"] for case in cases}) == len(cases) >= 29
-    for case in cases[: 5 * 6 : 6]:
+    assert len({case["name"] for case in cases}) == len(cases)
+    for case in cases[::12]:
         result = read_image(case, "mri")
         assert result.image.max() > 0
-        assert min(result.spacing) > 0.5
-        assert max(result.spacing) < 3
+        zooms = np.array(nib.load(case["path"]).header.get_zooms()[:3])
+        assert all(np.isclose(zooms, spacing, rtol=1e-3).any() for spacing in result.spacing)
 
 
 def test_an_affine_with_two_axes_on_one_line(write_nifti):

@@ -226,5 +226,6 @@ def test_undersampled_cartesian_files_of_any_pattern(write_hdf5, kind):
     found = TotalVariation(tv_weight=3e-3)(None, None, case=case)[0]
     found = torch.linalg.vector_norm(found, dim=0) * case["image_scale"] * case["output_scale"]
     assert image_metrics(found[None], torch.from_numpy(scan.reference))["psnr"] > 24
-    for part in (operator.withhold(0.1, torch.Generator().manual_seed(0)), ~operator.split(0, torch.Generator())):
+    held = operator.partition.held_out_blocks(0.1, torch.Generator().manual_seed(0))
+    for part in (held, ~operator.partition.training_split(0, torch.Generator())):
         assert 0 < int((part[0] & torch.from_numpy(mask)).sum()) < mask.sum() / 2
