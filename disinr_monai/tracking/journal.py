@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,16 +50,18 @@ class Journal:
 
     def append(self, message: Message, when: float) -> None:
         """Write down a message that is to be sent, at a time in seconds since 1970."""
+        record = message
         if message["kind"] == "file":
             kept = self.folder / f"{self._number:04d}-{message['name']}"
-            with suppress(OSError):
+            record = message | {"path": kept.name}
+            with suppress(OSError):  # then it is sent from where it lies
                 try:
                     os.link(message["path"], kept)
                 except OSError:
                     shutil.copyfile(message["path"], kept)
-            message = {**message, "path": str(kept)}
+                message = message | {"path": str(kept)}
         self.left[self._number] = message
-        self._write({"number": self._number, "message": message, "when": when})
+        self._write({"number": self._number, "message": record, "when": when})
         self._number += 1
 
     def next(self) -> tuple[list[int], Message]:
@@ -138,7 +140,7 @@ class Delivery:
         clock: seconds since 1970, the time that is written down; nothing is decided by it.
     """
 
-    def __init__(self, output_dir: Path, uri: str, opening: Message, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, output_dir: Path, uri: str, opening: Message, clock: Callable[[], float]) -> None:
         self.folder, self.uri, self.clock = output_dir / FOLDER, uri, clock
         self._address = without_secrets(uri)
         self._client = Client(uri)
@@ -173,19 +175,17 @@ class Delivery:
             self._changed.notify_all()
         if not self._own.left:
             self._own.remove()
-        elif self._own.trouble is not None:
-            self._tell(logging.WARNING, "not all of this run could be sent, nor kept: %s", self._own.trouble)
-        else:
-            self._tell(
-                logging.WARNING, "not all of this run could be sent; the rest is kept in %s and sent by the next run "
-                "with this output_dir", self._own.folder,
-            )  # fmt: skip
+            return
+        rest = f"the rest is kept in {self._own.folder} and sent by the next run with this output_dir"
+        if self._own.trouble is not None:
+            rest = f"nor can the rest be kept ({self._own.trouble})"
+        self._tell(logging.WARNING, "not all of this run could be sent; %s", rest)
 
     # What the background thread does.
 
     def _work(self) -> None:
         try:
-            earlier = list(self._earlier())
+            earlier = [journal for path in sorted(self.folder.glob(f"[!.]*/{FILE}")) for journal in self._read(path)]
             with self._changed:
                 self._journals[:0] = earlier
             while (journal := self._next()) is not None:
@@ -193,20 +193,19 @@ class Delivery:
         except Exception:
             logger.exception("the thread that sends to MLflow has ended")
 
-    def _earlier(self) -> Iterator[Journal]:
-        for path in sorted(self.folder.glob(f"[!.]*/{FILE}")):
-            if path.parent == self._own.folder:
-                continue
-            try:
-                journal = Journal(path.parent)
-                if journal.opening["uri"] != self._address:
-                    continue
-                if journal.left:
-                    yield journal
-                else:
-                    journal.remove()  # killed after the last message, before this
-            except Exception as error:
-                logger.warning("%s cannot be read (%s: %s) and is not sent", path, type(error).__name__, error)
+    def _read(self, path: Path) -> list[Journal]:
+        if path.parent == self._own.folder:
+            return []
+        try:
+            journal = Journal(path.parent)
+            if journal.opening["uri"] != self._address:
+                return []
+            if not journal.left:
+                journal.remove()  # the run was killed before it could
+            return [journal]
+        except Exception as error:
+            logger.warning("%s cannot be read (%s: %s) and is not sent", path, type(error).__name__, error)
+            return []
 
     def _next(self) -> Journal | None:
         """The next journal with something to send, waited for."""
@@ -225,19 +224,19 @@ class Delivery:
             journal.ids = journal.ids or self._client.find_or_make(journal.opening)
             self._client.send(journal.ids, message)
         except Exception as error:
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            reason = text.replace(self.uri, self._address)[:300]
+            reason = (str(error) or type(error).__name__).splitlines()[0].replace(self.uri, self._address)[:300]
             if not is_refusal(error):
-                text = "failed (%s); the run goes on without it and keeps what is to be sent"
-                self._tell(logging.WARNING, text, reason)
+                self._tell(
+                    logging.WARNING, "failed (%s); the run goes on without it and keeps what it has to send", reason
+                )
                 self._wait(journal, numbers)
             elif journal.ids is None:
-                text = "refuses the run %s (%s); it is tried again next time"
-                self._tell(logging.WARNING, text, journal.opening["name"], reason)
+                about = journal.opening["name"]
+                self._tell(logging.WARNING, "refuses the run %s (%s); it is tried again next time", about, reason)
                 self._journals.remove(journal)
             else:
-                text = "refuses some of this run (%s: %s); the rest is sent"
-                self._tell(logging.WARNING, text, message["kind"], reason)
+                about = message["kind"]
+                self._tell(logging.WARNING, "refuses some of this run (%s: %s); the rest is sent", about, reason)
                 self._done(journal, numbers)
         else:
             if self._failures:

@@ -124,17 +124,15 @@ class Client:
         return self._client
 
     def _experiment(self, name: str) -> str:
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is not None:
-            return experiment.experiment_id
         location = None if self._database is None else (self._database.parent / "mlruns").resolve().as_uri()
+        found = self._client.get_experiment_by_name(name)
         try:
-            return self._client.create_experiment(name, artifact_location=location)
+            return found.experiment_id if found else self._client.create_experiment(name, artifact_location=location)
         except Exception:
-            experiment = self._client.get_experiment_by_name(name)  # somebody else was quicker
-            if experiment is None:
+            found = self._client.get_experiment_by_name(name)  # somebody else was quicker
+            if found is None:
                 raise
-            return experiment.experiment_id
+            return found.experiment_id
 
 
 def _start_database(path: Path) -> None:
@@ -180,20 +178,14 @@ def log_methods(
     known = {run.info.run_name: run.info.run_id for run in there}
     for method, summary in summarise(rows).items():
         mine = [row for row in rows if row["method"] == method]
-        run_id = known.get(method)
-        if run_id is None:
+        if (run_id := known.get(method)) is None:
             own = {**tags, "method": method, "mlflow.parentRunId": parent_id}
-            own |= {key: mine[0][key] for key in ("task", "setting") if key in mine[0]}
-            own = {key: str(value) for key, value in own.items()}
+            own |= {key: str(mine[0][key]) for key in ("task", "setting") if key in mine[0]}
             run_id = client.create_run(experiment_id, stamp, own, run_name=method).info.run_id
         metrics = [Metric(key, float(value), stamp, 0) for key, value in summary.items()]
-        keys = ("psnr", "ssim", "nrmse", "seconds")
-        metrics += [
-            Metric(f"{key}_by_case", float(row[key]), stamp, step)
-            for step, row in enumerate(mine)
-            for key in keys
-            if key in row
-        ]
+        for key in ("psnr", "ssim", "nrmse", "seconds"):
+            by_case = [(step, row[key]) for step, row in enumerate(mine) if key in row]
+            metrics += [Metric(f"{key}_by_case", float(value), stamp, step) for step, value in by_case]
         _log_metrics(client, run_id, metrics)
         client.set_terminated(run_id, end_time=stamp)
 

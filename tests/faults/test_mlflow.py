@@ -200,8 +200,11 @@ engine.run(range(1000), max_epochs=1)
 """
 
 
-def test_killed_while_the_server_was_away(server, wire, tmp_path):
-    """What was kept on disk during the outage arrives with the next run, and says that it was killed."""
+@pytest.mark.parametrize("away", [True, False])
+def test_killed(server, wire, tmp_path, away):
+    """The journal arrives with the next run, and says that the run was killed."""
+    if not away:
+        wire.up()
     process = subprocess.Popen(
         [sys.executable, "-c", CRASH, str(tmp_path), wire.uri], stdout=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -213,7 +216,8 @@ def test_killed_while_the_server_was_away(server, wire, tmp_path):
         time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    wire.up()
+    if away:
+        wire.up()
     Run(tmp_path, wire.uri, n=5).check(server)
     client = mlflow.MlflowClient(server.uri)
     everything = client.search_runs([client.get_experiment_by_name("disinr").experiment_id])
@@ -221,8 +225,12 @@ def test_killed_while_the_server_was_away(server, wire, tmp_path):
     assert run.info.status == "KILLED"
     assert run.info.end_time >= run.info.start_time
     assert "torch" in run.data.tags
+    steps = [m.step for m in client.get_metric_history(run.info.run_id, "loss")]
+    assert len(steps) >= 100
+    assert steps == list(range(1, len(steps) + 1))
     assert not (tmp_path / FOLDER).exists()
-    record("killed while the MLflow server was away", 1, 1, "30 s of the curve")
+    kind = "killed while the MLflow server was away" if away else "killed while it logged to an MLflow server"
+    record(kind, 1, 1, "100 points of the curve")
 
 
 def test_the_process_ends_early(server, tmp_path):
