@@ -227,7 +227,7 @@ class Delivery:
             reason = (str(error) or type(error).__name__).splitlines()[0].replace(self.uri, self._address)[:300]
             if not is_refusal(error):
                 self._tell(
-                    logging.WARNING, "failed (%s); the run goes on without it and keeps what it has to send", reason
+                    logging.WARNING, "failed (%s); the run goes on without it and keeps what is to be sent", reason
                 )
                 self._wait(journal, numbers)
             elif journal.ids is None:
