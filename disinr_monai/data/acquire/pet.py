@@ -5,23 +5,24 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Transform
 from numpy.typing import NDArray
 
+from disinr_monai.data.acquire.projections import AcquireProjections
 from disinr_monai.data.case import case_label, case_seed
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.pet import COUNTS, pet_geometry, read_pet_sinogram
-from disinr_monai.data.resample import block_average, pad_to_square, resample_slice
+from disinr_monai.data.resample import block_average
 from disinr_monai.data.simulate.pet import WATER_511, mu_map_path, read_mu_map, simulate_pet, water_body
 from disinr_monai.errors import InputError, at_least
 from disinr_monai.grid import voxel_centres
 from disinr_monai.methods.poisson import MLEM
-from disinr_monai.operators import PETProjection
+from disinr_monai.operators import ParallelGeometry, PETProjection
 from disinr_monai.operators.count_model import CountModel, EmissionCounts, TransmissionCounts
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 _SIMULATED_FWHM = 5.0
 
 
-class AcquirePET(Transform):
+class AcquirePET(AcquireProjections):
     r"""PET of one case, as :func:`~disinr_monai.data.cases.list_cases` lists it.
 
     * activity image: measured on a grid at least twice as fine (:func:`~disinr_monai.data.simulate.pet.simulate_pet`)
@@ -59,6 +60,8 @@ class AcquirePET(Transform):
         precorrected: clip negative values of a sinogram at 0, from which someone has already taken the background.
         seed: of the noise, together with the name of the case.
     """
+
+    modality, outside = "PET", 0.0
 
     def __init__(
         self,
@@ -107,19 +110,6 @@ class AcquirePET(Transform):
         self.attenuation, self.sinogram_axes, self.precorrected = attenuation, sinogram_axes, precorrected
         self.seed = seed
 
-    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        """Turn a listed case into a measured one.
-
-        Raises:
-            InputError: anything that the readers refuse, or a geometry that cannot be.
-        """
-        try:
-            return self._measured(case) if case["kind"] == "sinogram" else self._simulated(case)
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(f"{case_label(case)}: this PET geometry cannot be measured: {error}") from error
-
     def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
         if self.scan != "emission":
             raise InputError(
@@ -138,20 +128,18 @@ class AcquirePET(Transform):
         spacing = self.geometry["pixel_spacing"] or file_spacing
         mu_map, attenuation = self._mu_map(case, source, fine, spacing / factor)
         fwhm = _SIMULATED_FWHM if self.geometry["fwhm"] is None else self.geometry["fwhm"]
-        geometry = {
-            "angles": np.arange(self.n_views) * (math.radians(self.geometry["arc"]) / self.n_views),
-            "n_bins": self.n_bins or math.ceil(math.sqrt(2) * self.image_size),
-            "bin_spacing": self.geometry["bin_spacing"] or spacing,
-            "fwhm": fwhm,
-        }
+        lines = ParallelGeometry(
+            image_shape=reference.shape,
+            pixel_spacing=spacing,
+            angles=np.arange(self.n_views) * (math.radians(self.geometry["arc"]) / self.n_views),
+            n_detectors=self.n_bins or math.ceil(math.sqrt(2) * self.image_size),
+            detector_spacing=self.geometry["bin_spacing"] or spacing,
+        )
         top = float(reference.max())
         seed = case_seed(self.seed, case["name"])
-        scan = simulate_pet(
-            fine / top, mu_map, spacing / factor, counts=self.counts, seed=seed, **self.fractions, **geometry
-        )
-        operator = PETProjection(
-            image_shape=reference.shape, pixel_spacing=spacing, sensitivity=scan["scale"] * scan["factors"], **geometry
-        )
+        fine_lines = replace(lines, image_shape=fine.shape, pixel_spacing=spacing / factor)
+        scan = simulate_pet(fine / top, mu_map, fine_lines, fwhm=fwhm, counts=self.counts, seed=seed, **self.fractions)
+        operator = PETProjection(lines, sensitivity=scan["scale"] * scan["factors"], fwhm=fwhm)
         info = {
             **source.info,
             "simulated": True,
@@ -160,7 +148,9 @@ class AcquirePET(Transform):
             "measured_counts": float(scan["counts"].sum()),
             "n_views": self.n_views,
             **self.fractions,
-            **{key: value for key, value in geometry.items() if key != "angles"},
+            "n_bins": lines.n_detectors,
+            "bin_spacing": lines.detector_spacing,
+            "fwhm": fwhm,
             "arc": self.geometry["arc"],
             "pixel_spacing": spacing,
             "file_pixel_spacing": file_spacing,
@@ -171,12 +161,6 @@ class AcquirePET(Transform):
         result = _pet_case(case, operator, scan["counts"][None], model, affine, info, top)
         result["reference"] = torch.from_numpy(reference / top)[None]
         return result
-
-    def _fine_image(self, image: NDArray, affine: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Square image on a whole multiple (2 or more) of the reconstruction grid, so that it is no inverse crime."""
-        square, affine = pad_to_square(np.maximum(image, 0), affine, 0.0)
-        factor = max(2, round(len(square) / self.image_size))
-        return resample_slice(square, affine, factor * self.image_size)
 
     def _mu_map(
         self, case: Mapping[str, Any], source: Any, fine: NDArray, fine_spacing: float
@@ -202,7 +186,8 @@ class AcquirePET(Transform):
         counts = counts.clamp(min=0)
         # A transmission scan is not blurred in image space; what smears its counts is not modelled.
         options = {**self.geometry, "fwhm": 0.0} if self.scan == "transmission" else self.geometry
-        geometry, affine, assumed = pet_geometry(path, file["values"], counts.shape[1:], options)
+        geometry = pet_geometry(path, file["values"], counts.shape[1:], options)
+        lines, fwhm, assumed = geometry.lines, geometry.fwhm, geometry.assumed
         if assumed and not case.get("slice"):  # once a file
             logger.warning("%s: not in the file, assumed: %s", path, ", ".join(assumed))
         background = torch.from_numpy(file["background"])[None] if "background" in file else None
@@ -213,29 +198,32 @@ class AcquirePET(Transform):
             "measured_counts": float(counts.sum()),
             "negative_values_clipped": n_negative,
             "assumed": assumed,
-            **{k: v for k, v in geometry.items() if k not in ("angles", "image_shape")},
+            "pixel_spacing": lines.pixel_spacing,
+            "n_bins": lines.n_detectors,
+            "bin_spacing": lines.detector_spacing,
+            "bin_offset": lines.detector_offset,
+            "fwhm": fwhm,
+            **_unverified(self.scan, file["values"], options),
         }
-        values = geometry.pop("values")
-        info.pop("values")
-        info |= _unverified(self.scan, file["values"], options)
         if self.scan == "transmission":
-            blank = torch.from_numpy(file["blank"])[None] * values["blank_scale"]
-            operator = PETProjection(**{**geometry, "fwhm": 0.0}, sensitivity=WATER_511)
+            blank = torch.from_numpy(file["blank"])[None] * geometry.blank_scale
+            operator = PETProjection(lines, sensitivity=WATER_511)
             model: CountModel = TransmissionCounts(blank, background)
-            info |= {"units": "1/mm", "blank_scale": values["blank_scale"]}
-            return _pet_case(case, operator, counts, model, affine, info, WATER_511)
+            info |= {"units": "1/mm", "blank_scale": geometry.blank_scale}
+            return _pet_case(case, operator, counts, model, geometry.affine, info, WATER_511)
         factors = torch.from_numpy(file["factors"]) if "factors" in file else torch.tensor(1.0)
         model = EmissionCounts(background)
         # The network's image should be about 1: a quick estimate says what 1 is.
         rough = MLEM(n_iterations=2, n_subsets=8).solve(
-            PETProjection(**geometry, sensitivity=factors), counts, None, count_model=model
+            PETProjection(lines, sensitivity=factors, fwhm=fwhm), counts, None, count_model=model
         )
         unit = float(torch.quantile(rough.flatten(), 0.999))
         if not unit > 0:
             raise InputError(f"{path}: expected counts above the background, found none; check `background`")
-        operator = PETProjection(**geometry, sensitivity=unit * factors)
-        info |= {"units": "counts per mm" if values["calibration"] == 1 else "calibrated", **values}
-        return _pet_case(case, operator, counts, model, affine, info, unit * values["calibration"])
+        operator = PETProjection(lines, sensitivity=unit * factors, fwhm=fwhm)
+        info |= {"units": "counts per mm" if geometry.calibration == 1 else "calibrated"}
+        info |= {"calibration": geometry.calibration, "blank_scale": geometry.blank_scale}
+        return _pet_case(case, operator, counts, model, geometry.affine, info, unit * geometry.calibration)
 
 
 def _unverified(scan: str, file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, list[str]]:
