@@ -28,6 +28,8 @@ from disinr_monai.operators.count_model import CountModel, EmissionCounts, Trans
 logger = logging.getLogger(__name__)
 
 _SIMULATED_FWHM = 5.0
+_ATTENUATIONS = ("body", "file", "none")
+_SMALLEST = 1e-6  # length in mm, arc in degrees, scale
 
 
 class AcquirePET(AcquireProjections):
@@ -82,28 +84,24 @@ class AcquirePET(AcquireProjections):
         precorrected: bool = False,
         seed: int = 0,
     ) -> None:
-        for key, value, minimum in (("image_size", image_size, 8), ("n_views", n_views, 1), ("counts", counts, 1)):
-            at_least(key, value, minimum)
-        for key, value in (("randoms_fraction", randoms_fraction), ("scatter_fraction", scatter_fraction)):
-            at_least(key, value, 0)
+        at_least("image_size", image_size, 8)
+        at_least("n_views", n_views, 1)
+        at_least("counts", counts, 1)
+        at_least("randoms_fraction", randoms_fraction, 0)
+        at_least("scatter_fraction", scatter_fraction, 0)
         if randoms_fraction + scatter_fraction >= 1:
             raise InputError(
                 "randoms_fraction: expected less than 1 together with scatter_fraction, found "
                 f"{randoms_fraction + scatter_fraction:g}; no true counts are left"
             )
-        for key, value, known in (
-            ("scan", scan, tuple(COUNTS)),
-            ("attenuation", attenuation, ("body", "file", "none")),
-        ):
+        for key, value, known in (("scan", scan, COUNTS), ("attenuation", attenuation, _ATTENUATIONS)):
             if value not in known:
                 raise InputError(f"{key}: expected one of {', '.join(known)}, found {value!r}")
         lengths = {"pixel_spacing": pixel_spacing, "bin_spacing": bin_spacing, "arc": arc, "blank_scale": blank_scale}
-        for key, value in lengths.items():
-            if value is not None and (isinstance(value, str) or not (math.isfinite(value) and value > 0)):
-                raise InputError(f"{key}: expected a positive number, found {value!r}")
-        for key, value, minimum in (("fwhm", fwhm, 0), ("n_bins", n_bins, 2)):
+        minima = {**dict.fromkeys(lengths, _SMALLEST), "fwhm": 0, "n_bins": 2}
+        for key, value in {**lengths, "fwhm": fwhm, "n_bins": n_bins}.items():
             if value is not None:
-                at_least(key, value, minimum)
+                at_least(key, value, minima[key])
         self.scan, self.image_size, self.n_views, self.n_bins, self.counts = scan, image_size, n_views, n_bins, counts
         self.geometry = {**lengths, "fwhm": fwhm}
         self.fractions = {"randoms_fraction": randoms_fraction, "scatter_fraction": scatter_fraction}
@@ -186,7 +184,7 @@ class AcquirePET(AcquireProjections):
         counts = counts.clamp(min=0)
         # A transmission scan is not blurred in image space; what smears its counts is not modelled.
         options = {**self.geometry, "fwhm": 0.0} if self.scan == "transmission" else self.geometry
-        geometry = pet_geometry(path, file["values"], counts.shape[1:], options)
+        geometry = pet_geometry(path, file["values"], counts.shape[1:], options, self.scan)
         lines, fwhm, assumed = geometry.lines, geometry.fwhm, geometry.assumed
         if assumed and not case.get("slice"):  # once a file
             logger.warning("%s: not in the file, assumed: %s", path, ", ".join(assumed))
@@ -203,7 +201,7 @@ class AcquirePET(AcquireProjections):
             "bin_spacing": lines.detector_spacing,
             "bin_offset": lines.detector_offset,
             "fwhm": fwhm,
-            **_unverified(self.scan, file["values"], options),
+            **({"unverified": geometry.unverified} if geometry.unverified else {}),
         }
         if self.scan == "transmission":
             blank = torch.from_numpy(file["blank"])[None] * geometry.blank_scale
@@ -224,18 +222,6 @@ class AcquirePET(AcquireProjections):
         info |= {"units": "counts per mm" if geometry.calibration == 1 else "calibrated"}
         info |= {"calibration": geometry.calibration, "blank_scale": geometry.blank_scale}
         return _pet_case(case, operator, counts, model, geometry.affine, info, unit * geometry.calibration)
-
-
-def _unverified(scan: str, file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What had to be assumed about orientation and scale, as ``{"unverified": ...}``; empty if nothing."""
-    found = []
-    if "affine" not in file:
-        found.append("orientation (no affine; row 0 is taken for the front, column 0 for the left)")
-    if scan == "emission" and "calibration" not in file:
-        found.append("scale (no calibration; the image is in counts per mm)")
-    if scan == "transmission" and "blank_scale" not in file and options["blank_scale"] is None:
-        found.append("scale (no blank_scale; scan and blank scan are taken to last equally long)")
-    return {"unverified": found} if found else {}
 
 
 def _pet_case(

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from disinr_monai.data.resample import LARGEST_IMAGE
 from disinr_monai.errors import InputError
 
+NO_AFFINE = "orientation (no affine; row 0 is taken for the front, column 0 for the left)"
+
 
 def as_floats(value: Any) -> NDArray[np.float64]:
-    """Numbers of a file; NaN, which no check lets through, for what is none."""
+    """Convert a value of a file to numbers; NaN, which every check refuses, where it is not numeric."""
     try:
         return np.asarray(value, dtype=float)
     except (TypeError, ValueError):
@@ -41,7 +43,7 @@ def finite_number(values: Mapping[str, Any], key: str, path: str) -> float:
 def positive_number(
     values: Mapping[str, Any], key: str, path: str, kind: str = "length in mm", zero: bool = False
 ) -> float:
-    """One positive number that ``values`` must have; with ``zero`` also 0.
+    """One positive number; with ``zero`` also 0. ``kind`` names it in the message.
 
     Raises:
         InputError: not one finite number, negative, or 0.

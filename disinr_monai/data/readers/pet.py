@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.readers.checks import (
+    NO_AFFINE,
     as_text,
     finite_number,
     image_affine,
@@ -168,7 +169,7 @@ def _corrections(path: str | Path, arrays: dict[str, NDArray]) -> dict[str, NDAr
 
 @dataclass(frozen=True)
 class PETGeometry:
-    """What a PET file and the options say beside the counts.
+    """Geometry and scales of a PET sinogram, from its file and the options.
 
     Attributes:
         lines: the lines of response; the bins are its detectors.
@@ -176,7 +177,8 @@ class PETGeometry:
         calibration: output unit per count and mm.
         blank_scale: time of the transmission scan over that of the blank scan.
         affine: of the image, RAS mm.
-        assumed: what had to be assumed, as text.
+        assumed: assumptions about the geometry, as text.
+        unverified: assumptions about orientation and scale, as text.
     """
 
     lines: ParallelGeometry
@@ -185,10 +187,11 @@ class PETGeometry:
     blank_scale: float
     affine: NDArray[np.float64]
     assumed: list[str]
+    unverified: list[str]
 
 
 def pet_geometry(
-    path: str | Path, file: Mapping[str, Any], shape: tuple[int, int], options: Mapping[str, float | None]
+    path: str | Path, file: Mapping[str, Any], shape: tuple[int, int], options: Mapping[str, float | None], scan: str
 ) -> PETGeometry:
     """Geometry of a PET sinogram from what its file says and, for what it does not, from options.
 
@@ -199,6 +202,7 @@ def pet_geometry(
             unit per count and mm), ``blank_scale``; all but the first are optional.
         shape: views and bins.
         options: the same by name where the user gave them, and ``arc``, the degrees of evenly spread views.
+        scan: ``"emission"`` or ``"transmission"``.
 
     Raises:
         InputError: no ``bin_spacing`` in either, or a value that cannot be.
@@ -220,6 +224,11 @@ def pet_geometry(
     image_shape = image_sizes(file["image_shape"], "H, W", path) if "image_shape" in file else (side, side)
     if "fwhm" not in values:
         assumed.append("no blur (fwhm)")
+    unverified = [] if "affine" in file else [NO_AFFINE]
+    if scan == "emission" and "calibration" not in file:
+        unverified.append("scale (no calibration; the image is in counts per mm)")
+    if scan == "transmission" and "blank_scale" not in values:
+        unverified.append("scale (no blank_scale; scan and blank scan are taken to last equally long)")
     return PETGeometry(
         lines=ParallelGeometry(
             image_shape=image_shape,
@@ -234,4 +243,5 @@ def pet_geometry(
         blank_scale=positive_number({"blank_scale": 1.0, **values}, "blank_scale", path, "number"),
         affine=image_affine(file, spacing, image_shape, path),
         assumed=assumed,
+        unverified=unverified,
     )

@@ -1,4 +1,4 @@
-"""Measured CT scans: what must be known of one, and the HDF5 file that holds it."""
+"""Measured CT scans: checks of their geometry, and the HDF5 file that holds one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.readers.checks import (
+    NO_AFFINE,
     as_floats,
     as_text,
     finite_number,
@@ -123,7 +124,7 @@ def checked_scan(
     water = positive_number(defaults | values, "water_attenuation", path, "number (per mm)")
     settings = {**lengths, "image_shape": image_shape, "water_attenuation": water, "beam": beam}
     assumed = {
-        "affine": "orientation (no affine; row 0 is taken for the front, column 0 for the left)",
+        "affine": NO_AFFINE,
         "water_attenuation": f"scale in HU (no water_attenuation; {WATER_ATTENUATION} per mm assumed)",
     }
     return {
@@ -255,7 +256,7 @@ def _dataset(file: Any, path: str | Path) -> Any:
 
 
 def _is_cone(values: Mapping[str, Any]) -> bool:
-    return str(np.asarray(values.get("geometry", "")).astype(str)) == "cone"
+    return as_text(values.get("geometry", "")) == "cone"
 
 
 def _n_scans(shape: tuple[int, ...], values: Mapping[str, Any]) -> int:

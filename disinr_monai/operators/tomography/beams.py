@@ -13,7 +13,7 @@ from disinr_monai.operators.tomography.view_operator import ViewOperator
 
 
 class RayOperator(ViewOperator):
-    r"""Line integrals of a 2-D image, in mm; what parallel and fan beams have in common.
+    r"""Line integrals of a 2-D image, in mm: the base of parallel and fan beams.
 
     .. math:: y_{v,k} = \frac{1}{n} \sum_{j=1}^{n} \int_{\text{ray } v,k,j} x \,\mathrm{d}\ell
 

@@ -15,7 +15,7 @@ from disinr_monai.operators.tomography.geometry import Geometry
 
 
 class ViewOperator(LinearOperator):
-    r"""Line integrals seen view by view: what all beams have in common, in 2-D and 3-D.
+    r"""Line integrals view by view: the base of all beams, in 2-D and 3-D.
 
     Measurements are ``(1, n_views, ..., n_detectors)``. Views can be withheld, and the ramp filter along the detector
     gives residuals the units of the image.
