@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from disinr_monai.fitting.losses import MeasurementLoss, total_variation
-from disinr_monai.operators import FanBeam, Identity
+from disinr_monai.operators import FanBeam, FanGeometry, Identity
 from tests.problems import mri_case
 
 
@@ -69,13 +69,15 @@ def test_bad_settings(kwargs):
 
 def test_l2_takes_the_ramp_once_and_weights_outside_of_it():
     operator = FanBeam(
-        image_shape=(8, 8),
-        pixel_spacing=2.0,
-        angles=[0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
-        n_detectors=20,
-        detector_spacing=3.0,
-        source_distance=50.0,
-        detector_distance=50.0,
+        FanGeometry(
+            image_shape=(8, 8),
+            pixel_spacing=2.0,
+            angles=[0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+            n_detectors=20,
+            detector_spacing=3.0,
+            source_distance=50.0,
+            detector_distance=50.0,
+        )
     )
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(operator.domain_shape, generator=generator, requires_grad=True)

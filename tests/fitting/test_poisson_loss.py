@@ -6,7 +6,7 @@ import torch
 from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import PoissonLoss
 from disinr_monai.grid import voxel_centres
-from disinr_monai.operators import PETProjection
+from disinr_monai.operators import ParallelGeometry, PETProjection
 from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
 from tests.problems import blob, small_naive
 
@@ -15,7 +15,14 @@ def scan(kind: str = "emission"):
     """Operator, counts and count model of a small scan, double precision."""
     generator = torch.Generator().manual_seed(0)
     operator = PETProjection(
-        image_shape=(12, 10), pixel_spacing=1.0, angles=[0.1, 0.7, 1.4, 2.2, 2.9], n_bins=16, bin_spacing=1.0, fwhm=1.5
+        ParallelGeometry(
+            image_shape=(12, 10),
+            pixel_spacing=1.0,
+            angles=[0.1, 0.7, 1.4, 2.2, 2.9],
+            n_detectors=16,
+            detector_spacing=1.0,
+        ),
+        fwhm=1.5,
     ).double()
     image = blob(12, 10)[None].double()
     background = torch.rand(operator.range_shape, generator=generator).double() + 0.5

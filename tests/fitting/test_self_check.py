@@ -21,7 +21,7 @@ from disinr_monai.fitting.prepare_batch import collate_cases, prepare_case
 from disinr_monai.fitting.self_check import budget_spent, measure_residual, poor_fit
 from disinr_monai.handlers import SaveCases
 from disinr_monai.methods import MLEM, DirectInverse, SeparableSurrogates, TotalVariation
-from disinr_monai.operators import PETProjection
+from disinr_monai.operators import ParallelGeometry, PETProjection
 from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
 from disinr_monai.output.report import Report
 from disinr_monai.runtime.logs import collect_warnings
@@ -90,17 +90,17 @@ def turned_maps(case: dict) -> dict:
     return {**case, "operator": operator.with_maps(maps.flip(-1) * torch.exp(1j * torch.linspace(0, 3, 20)))}
 
 
+PET_LINES = ParallelGeometry(
+    image_shape=(32, 32), pixel_spacing=4.0, angles=np.arange(48) * math.pi / 48, n_detectors=48, detector_spacing=4.0
+)
+
+
 def pet_case(seed: int = 0, counts: float = 3e5) -> dict:
     """Emission counts of the blob, a third of them background."""
-    operator = PETProjection(
-        image_shape=(32, 32), pixel_spacing=4.0, angles=np.arange(48) * math.pi / 48, n_bins=48, bin_spacing=4.0
-    )
+    operator = PETProjection(PET_LINES)
     trues = operator(blob(32, 32)[None])
     scale = counts * 2 / 3 / float(trues.sum())
-    operator = PETProjection(
-        image_shape=(32, 32), pixel_spacing=4.0, angles=np.arange(48) * math.pi / 48, n_bins=48, bin_spacing=4.0,
-        sensitivity=scale,
-    )  # fmt: skip
+    operator = PETProjection(PET_LINES, sensitivity=scale)
     background = torch.full(operator.range_shape, counts / 3 / trues.numel())
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -115,10 +115,7 @@ def pet_case(seed: int = 0, counts: float = 3e5) -> dict:
 
 def transmission_case(seed: int = 0, blank: float = 1e3) -> dict:
     case = pet_case()
-    operator = PETProjection(
-        image_shape=(32, 32), pixel_spacing=4.0, angles=np.arange(48) * math.pi / 48, n_bins=48, bin_spacing=4.0,
-        sensitivity=0.0096,
-    )  # fmt: skip
+    operator = PETProjection(PET_LINES, sensitivity=0.0096)
     model = TransmissionCounts(torch.full(operator.range_shape, blank))
     expected = model.expected(operator(blob(32, 32)[None]))
     counts = torch.poisson(expected, generator=torch.Generator().manual_seed(seed))

@@ -13,7 +13,7 @@ from disinr_monai.methods.classical import SIRT, ConjugateGradient, DirectInvers
 from disinr_monai.methods.l1_wavelet import L1Wavelet
 from disinr_monai.methods.total_variation import TotalVariation
 from disinr_monai.methods.tv_prox import TotalVariationProx, add_gradient_adjoint, gradient, total_variation
-from disinr_monai.operators import FanBeam, Identity, MultiCoilFourier, NonCartesianFourier
+from disinr_monai.operators import FanBeam, FanGeometry, Identity, MultiCoilFourier, NonCartesianFourier
 from disinr_monai.operators.calibration import density_compensation
 
 
@@ -58,13 +58,15 @@ def operator_mask(operator: MultiCoilFourier) -> torch.Tensor:
 def ct_case(n_views: int = 24, noise: float = 0.3):
     image = blocks()[None]
     operator = FanBeam(
-        image_shape=image.shape[1:],
-        pixel_spacing=2.0,
-        angles=np.arange(n_views) * 2 * math.pi / n_views,
-        n_detectors=120,
-        detector_spacing=3.0,
-        source_distance=120.0,
-        detector_distance=120.0,
+        FanGeometry(
+            image_shape=image.shape[1:],
+            pixel_spacing=2.0,
+            angles=np.arange(n_views) * 2 * math.pi / n_views,
+            n_detectors=120,
+            detector_spacing=3.0,
+            source_distance=120.0,
+            detector_distance=120.0,
+        )
     )
     sinogram = operator(image)
     generator = torch.Generator().manual_seed(0)

@@ -6,11 +6,12 @@ import torch
 
 from disinr_monai.fitting.losses import PoissonLoss
 from disinr_monai.methods import MLEM, DirectInverse, SeparableSurrogates, TotalVariation
-from disinr_monai.operators import PETProjection
+from disinr_monai.operators import ParallelGeometry, PETProjection
 from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
-from tests.operators.tomography.test_pet import disc, disc_chords
+from tests.operators.tomography.phantoms import disc, disc_chords
 
 ANGLES = np.arange(40) * (np.pi / 40)
+LINES = ParallelGeometry(image_shape=(48, 48), pixel_spacing=1.5, angles=ANGLES, n_detectors=48, detector_spacing=1.5)
 DISC = (10.0, -6.0, 14.0)
 
 
@@ -25,15 +26,7 @@ def emission(counts_per_mm: float = 20.0, fwhm: float = 0.0) -> dict:
     background = torch.full_like(chords, 3.0)
     generator = torch.Generator().manual_seed(0)
     counts = torch.poisson(counts_per_mm * factors * chords + background, generator=generator)
-    operator = PETProjection(
-        image_shape=(48, 48),
-        pixel_spacing=1.5,
-        angles=ANGLES,
-        n_bins=48,
-        bin_spacing=1.5,
-        sensitivity=counts_per_mm * factors,
-        fwhm=fwhm,
-    )
+    operator = PETProjection(LINES, sensitivity=counts_per_mm * factors, fwhm=fwhm)
     return case_of(operator, counts, EmissionCounts(background))
 
 
@@ -41,9 +34,7 @@ def transmission(blank: float = 200.0, background: float = 2.0) -> dict:
     chords = disc_chords(ANGLES, 48, 1.5, *DISC)
     model = TransmissionCounts(torch.full_like(chords, blank), torch.full_like(chords, background))
     counts = torch.poisson(model.expected(0.05 * chords), generator=torch.Generator().manual_seed(1))
-    operator = PETProjection(
-        image_shape=(48, 48), pixel_spacing=1.5, angles=ANGLES, n_bins=48, bin_spacing=1.5, sensitivity=0.05
-    )
+    operator = PETProjection(LINES, sensitivity=0.05)
     return case_of(operator, counts, model)
 
 

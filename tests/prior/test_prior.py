@@ -16,7 +16,7 @@ from disinr_monai.errors import InputError
 from disinr_monai.handlers import AverageWeights
 from disinr_monai.methods import TotalVariation
 from disinr_monai.networks import DisINR, Refiner
-from disinr_monai.operators import FanBeam, Identity
+from disinr_monai.operators import FanBeam, FanGeometry, Identity
 from disinr_monai.prior import (
     HeldOutLoss,
     LearnedPrior,
@@ -39,13 +39,15 @@ SMALL = {"widths": (8, 12), "n_blocks": 1}
 
 def ct_case(n_views: int = 24, seed: int = 0, size: int = 32) -> dict:
     operator = FanBeam(
-        image_shape=(size, size),
-        pixel_spacing=2.0,
-        angles=np.arange(n_views) * 2 * math.pi / n_views,
-        n_detectors=80,
-        detector_spacing=3.0,
-        source_distance=100.0,
-        detector_distance=100.0,
+        FanGeometry(
+            image_shape=(size, size),
+            pixel_spacing=2.0,
+            angles=np.arange(n_views) * 2 * math.pi / n_views,
+            n_detectors=80,
+            detector_spacing=3.0,
+            source_distance=100.0,
+            detector_distance=100.0,
+        )
     )
     image = blob(size, size, shift=0.1 * seed)[None]
     clean = operator(image)
