@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,17 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
-from disinr_monai.data.case import case_label, case_seed
+from disinr_monai.data.case import case_label, make_case
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.pet import COUNTS, pet_geometry, read_pet_sinogram
 from disinr_monai.data.resample import block_average, pad_to_square, resample_slice
 from disinr_monai.data.simulate.pet import WATER_511, mu_map_path, read_mu_map, simulate_pet, water_body
 from disinr_monai.errors import InputError, at_least
-from disinr_monai.grid import voxel_centres
 from disinr_monai.methods.poisson import MLEM
 from disinr_monai.operators import PETProjection
 from disinr_monai.operators.count_model import CountModel, EmissionCounts, TransmissionCounts
+from disinr_monai.runtime.names import case_seed
+from disinr_monai.scan import Scan
 
 logger = logging.getLogger(__name__)
 
@@ -168,9 +168,10 @@ class AcquirePET(Transform):
             "noise_seed": seed,
         }
         model = EmissionCounts(scan["background"][None])
-        result = _pet_case(case, operator, scan["counts"][None], model, affine, info, top)
-        result["reference"] = torch.from_numpy(reference / top)[None]
-        return result
+        measured = Scan(operator, scan["counts"][None], counts=model)
+        return make_case(
+            case, measured, modality="pet", affine=affine, info=info, output_scale=top, reference=reference[None] / top
+        )
 
     def _fine_image(self, image: NDArray, affine: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Square image on a whole multiple (2 or more) of the reconstruction grid, so that it is no inverse crime."""
@@ -223,19 +224,21 @@ class AcquirePET(Transform):
             operator = PETProjection(**{**geometry, "fwhm": 0.0}, sensitivity=WATER_511)
             model: CountModel = TransmissionCounts(blank, background)
             info |= {"units": "1/mm", "blank_scale": values["blank_scale"]}
-            return _pet_case(case, operator, counts, model, affine, info, WATER_511)
+            scan = Scan(operator, counts, counts=model)
+            return make_case(case, scan, modality="pet", affine=affine, info=info, output_scale=WATER_511)
         factors = torch.from_numpy(file["factors"]) if "factors" in file else torch.tensor(1.0)
         model = EmissionCounts(background)
         # The network's image should be about 1: a quick estimate says what 1 is.
         rough = MLEM(n_iterations=2, n_subsets=8).solve(
-            PETProjection(**geometry, sensitivity=factors), counts, None, count_model=model
+            Scan(PETProjection(**geometry, sensitivity=factors), counts, counts=model)
         )
         unit = float(torch.quantile(rough.flatten(), 0.999))
         if not unit > 0:
             raise InputError(f"{path}: expected counts above the background, found none; check `background`")
-        operator = PETProjection(**geometry, sensitivity=unit * factors)
+        scan = Scan(PETProjection(**geometry, sensitivity=unit * factors), counts, counts=model)
         info |= {"units": "counts per mm" if values["calibration"] == 1 else "calibrated", **values}
-        return _pet_case(case, operator, counts, model, affine, info, unit * values["calibration"])
+        scale = unit * values["calibration"]
+        return make_case(case, scan, modality="pet", affine=affine, info=info, output_scale=scale)
 
 
 def _unverified(scan: str, file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -248,28 +251,3 @@ def _unverified(scan: str, file: Mapping[str, Any], options: Mapping[str, Any]) 
     if scan == "transmission" and "blank_scale" not in file and options["blank_scale"] is None:
         found.append("scale (no blank_scale; scan and blank scan are taken to last equally long)")
     return {"unverified": found} if found else {}
-
-
-def _pet_case(
-    case: Mapping[str, Any],
-    operator: PETProjection,
-    counts: torch.Tensor,
-    model: CountModel,
-    affine: NDArray,
-    info: dict[str, Any],
-    output_scale: float,
-) -> dict[str, Any]:
-    return {
-        "name": case["name"],
-        "subject": case["subject"],
-        "index": case.get("index", 0),
-        "modality": "pet",
-        "operator": operator,
-        "measurement": counts,
-        "count_model": model,
-        "points": voxel_centres(operator.domain_shape[1:]),
-        "image_scale": 1.0,
-        "output_scale": output_scale,
-        "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
-        "info": {"source": Path(case_label(case)).name, **info},
-    }
