@@ -123,7 +123,7 @@ def _read_ct(path: Path) -> None:
 def _read_pet(path: Path) -> None:
     case = list_cases(path, "pet")[0]
     result = AcquirePET(image_size=8)(case)
-    assert bool(torch.isfinite(result["measurement"]).all())
+    assert bool(torch.isfinite(result["scan"].measurement).all())
 
 
 def _read_nexus(path: Path) -> None:

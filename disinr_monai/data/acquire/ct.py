@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from disinr_monai.data.acquire.projections import AcquireProjections
-from disinr_monai.data.case import case_label, case_seed
+from disinr_monai.data.case import make_case
 from disinr_monai.data.readers.cil import scan_from_cil
 from disinr_monai.data.readers.cil_geometry import CILGeometry
 from disinr_monai.data.readers.image import read_image
@@ -21,9 +19,10 @@ from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import LARGEST_IMAGE, block_average
 from disinr_monai.data.simulate.ct import simulate_fan_beam
 from disinr_monai.errors import InputError, at_least
-from disinr_monai.grid import voxel_centres
 from disinr_monai.modality import CT_ATTENUATION, HU_AIR, hu_to_image, image_attenuation
 from disinr_monai.operators import ConeBeam, ConeGeometry, FanBeam, FanGeometry, ParallelBeam, ParallelGeometry
+from disinr_monai.runtime.names import case_seed
+from disinr_monai.scan import Scan
 
 _OPERATORS = {ParallelGeometry: ParallelBeam, FanGeometry: FanBeam, ConeGeometry: ConeBeam}
 _MOST_VIEWS, _MOST_DETECTORS, _MOST_NOISE = 100_000, 65_536, 1e9
@@ -123,11 +122,8 @@ class AcquireCT(AcquireProjections):
             **self.scanner,
             "seed": self.seed,
         }
-        result = _ct_case(case, operator, measurement, affine, info)
-        result["reference"] = torch.from_numpy(reference)[None]
-        if weights is not None:
-            result["weights"] = weights
-        return result
+        scan = Scan(operator, measurement, weights)
+        return make_case(case, scan, modality="ct", affine=affine, info=info, reference=reference[None])
 
     def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
         scan = reader_of(case).read(case["path"], case["slice"], self.image_size, self.file_geometry)
@@ -148,31 +144,13 @@ def scan_case(case: Mapping[str, Any], scan: Mapping[str, Any]) -> dict[str, Any
     info = dict(scan["settings"])
     info |= {"format": scan.get("format", "hdf5_sinogram"), "simulated": False, "n_views": operator.range_shape[1]}
     info |= {key: scan[key] for key in ("read_as", "unverified") if scan.get(key)}
-    return _ct_case(case, operator, measurement, scan["affine"], info)
-
-
-def _ct_case(
-    case: Mapping[str, Any], operator: Any, measurement: torch.Tensor, affine: NDArray, info: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "name": case["name"],
-        "subject": case["subject"],
-        "index": case.get("index", 0),
-        "modality": "ct",
-        "operator": operator,
-        "measurement": measurement,
-        "points": voxel_centres(operator.domain_shape[1:]),
-        "image_scale": 1.0,
-        "output_scale": 1.0,
-        "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
-        "info": {"source": Path(case_label(case)).name, **info},
-    }
+    return make_case(case, Scan(operator, measurement), modality="ct", affine=scan["affine"], info=info)
 
 
 def from_cil(
     data: Any, index: int | None = None, image_size: int = 256, given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A case (``operator``, ``measurement``, ``points``, ...) from CIL ``AcquisitionData``.
+    """Build a case (``scan``, ``points``, ...) from CIL ``AcquisitionData``.
 
     Lengths of the geometry are taken for mm and the values for line integrals (after ``-log``). A ``pixel_spacing`` and
     an ``image_shape`` of a CIL ``ImageGeometry`` go into ``given``.

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from disinr_monai.data.acquire.projections import AcquireProjections
-from disinr_monai.data.case import case_label, case_seed
+from disinr_monai.data.case import case_label, make_case
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.pet import COUNTS, pet_geometry
 from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import block_average
 from disinr_monai.data.simulate.pet import WATER_511, mu_map_path, read_mu_map, simulate_pet, water_body
 from disinr_monai.errors import InputError, at_least
-from disinr_monai.grid import voxel_centres
 from disinr_monai.methods.poisson import MLEM
 from disinr_monai.operators import ParallelGeometry, PETProjection
 from disinr_monai.operators.count_model import CountModel, EmissionCounts, TransmissionCounts
+from disinr_monai.runtime.names import case_seed
+from disinr_monai.scan import Scan
 
 logger = logging.getLogger(__name__)
 
@@ -157,9 +157,10 @@ class AcquirePET(AcquireProjections):
             "noise_seed": seed,
         }
         model = EmissionCounts(scan["background"][None])
-        result = _pet_case(case, operator, scan["counts"][None], model, affine, info, top)
-        result["reference"] = torch.from_numpy(reference / top)[None]
-        return result
+        measured = Scan(operator, scan["counts"][None], counts=model)
+        return make_case(
+            case, measured, modality="pet", affine=affine, info=info, output_scale=top, reference=reference[None] / top
+        )
 
     def _mu_map(
         self, case: Mapping[str, Any], source: Any, fine: NDArray, fine_spacing: float
@@ -209,42 +210,19 @@ class AcquirePET(AcquireProjections):
             operator = PETProjection(lines, sensitivity=WATER_511)
             model: CountModel = TransmissionCounts(blank, background)
             info |= {"units": "1/mm", "blank_scale": geometry.blank_scale}
-            return _pet_case(case, operator, counts, model, geometry.affine, info, WATER_511)
+            scan = Scan(operator, counts, counts=model)
+            return make_case(case, scan, modality="pet", affine=geometry.affine, info=info, output_scale=WATER_511)
         factors = torch.from_numpy(file["factors"]) if "factors" in file else torch.tensor(1.0)
         model = EmissionCounts(background)
         # The network's image should be about 1: a quick estimate says what 1 is.
         rough = MLEM(n_iterations=2, n_subsets=8).solve(
-            PETProjection(lines, sensitivity=factors, fwhm=fwhm), counts, None, count_model=model
+            Scan(PETProjection(lines, sensitivity=factors, fwhm=fwhm), counts, counts=model)
         )
         unit = float(torch.quantile(rough.flatten(), 0.999))
         if not unit > 0:
             raise InputError(f"{path}: expected counts above the background, found none; check `background`")
-        operator = PETProjection(lines, sensitivity=unit * factors, fwhm=fwhm)
+        scan = Scan(PETProjection(lines, sensitivity=unit * factors, fwhm=fwhm), counts, counts=model)
         info |= {"units": "counts per mm" if geometry.calibration == 1 else "calibrated"}
         info |= {"calibration": geometry.calibration, "blank_scale": geometry.blank_scale}
-        return _pet_case(case, operator, counts, model, geometry.affine, info, unit * geometry.calibration)
-
-
-def _pet_case(
-    case: Mapping[str, Any],
-    operator: PETProjection,
-    counts: torch.Tensor,
-    model: CountModel,
-    affine: NDArray,
-    info: dict[str, Any],
-    output_scale: float,
-) -> dict[str, Any]:
-    return {
-        "name": case["name"],
-        "subject": case["subject"],
-        "index": case.get("index", 0),
-        "modality": "pet",
-        "operator": operator,
-        "measurement": counts,
-        "count_model": model,
-        "points": voxel_centres(operator.domain_shape[1:]),
-        "image_scale": 1.0,
-        "output_scale": output_scale,
-        "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
-        "info": {"source": Path(case_label(case)).name, **info},
-    }
+        scale = unit * geometry.calibration
+        return make_case(case, scan, modality="pet", affine=geometry.affine, info=info, output_scale=scale)

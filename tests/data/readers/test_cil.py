@@ -33,7 +33,7 @@ GEOMETRIES = {
 
 def _check(case: dict, height: float = 0.0) -> None:
     """The insert is where CIL's frame has it, and HU are right."""
-    image = case["operator"].direct_inverse(case["measurement"])[0]
+    image = case["scan"].operator.direct_inverse(case["scan"].measurement)[0]
     rows, columns = image.shape[:2]
     spacing = case["info"]["pixel_spacing"]
     column = round((columns - 1) / 2 + 9.0 / spacing)
@@ -54,7 +54,7 @@ def test_2d_files(tmp_path, name):
     case = AcquireCT(image_size=64)(listed)
     assert case["info"]["format"] == "cil_nexus"
     assert "CIL" in case["info"]["read_as"]
-    image = case["operator"].direct_inverse(case["measurement"])[0]
+    image = case["scan"].operator.direct_inverse(case["scan"].measurement)[0]
     spacing = case["info"]["pixel_spacing"]
     found = [round(31.5 - 14 / spacing), round(31.5 + 9 / spacing)]
     # The insert's cut at z = 0 has 5.7 mm radius.
@@ -83,7 +83,7 @@ def test_cone_3d_files(tmp_path, changes):
     assert scan["settings"]["beam"] == "cone"
     (listed,) = list_cases(path, "ct")
     case = AcquireCT(image_size=40, file_geometry={"image_shape": (40, 40, 32)})(listed)
-    image = case["operator"].direct_inverse(case["measurement"])[0]
+    image = case["scan"].operator.direct_inverse(case["scan"].measurement)[0]
     spacing = case["info"]["pixel_spacing"]
     row, column = round(19.5 - 14 / spacing), round(19.5 + 9 / spacing)
     slices = round(15.5 + 4 / spacing)
@@ -188,9 +188,9 @@ def test_an_object_is_read_like_its_file(tmp_path):
     case = from_cil(_object(geometry, data), image_size=64)
     (listed,) = list_cases(write(tmp_path / "a.nxs", geometry, data), "ct")
     other = AcquireCT(image_size=64)(listed)
-    torch.testing.assert_close(case["measurement"], other["measurement"])
+    torch.testing.assert_close(case["scan"].measurement, other["scan"].measurement)
     image = torch.rand(1, 64, 64)
-    torch.testing.assert_close(case["operator"](image), other["operator"](image), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(case["scan"].operator(image), other["scan"].operator(image), rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match="expected CIL AcquisitionData, found list"):
         from_cil([])
 
@@ -225,6 +225,6 @@ def test_with_cil(tmp_path):
     case = from_cil(data, given={"image_shape": grid.shape, "pixel_spacing": grid.voxel_size_x})
     theirs, ours = (
         from_cil_image(FBP(data, backend="tigre").run()),
-        case["operator"].direct_inverse(case["measurement"]),
+        case["scan"].operator.direct_inverse(case["scan"].measurement),
     )
     assert float(torch.corrcoef(torch.stack((theirs.flatten(), ours.flatten())))[0, 1]) > 0.99

@@ -10,6 +10,7 @@ import torch
 
 from disinr_monai.methods import SIRT, TotalVariation
 from disinr_monai.operators import ConeBeam, ConeGeometry, FanBeam, FanGeometry
+from disinr_monai.scan import Scan
 
 GEOMETRY = {
     "image_shape": (30, 33, 21),
@@ -139,7 +140,7 @@ def test_the_solvers_work():
         SIRT(n_iterations=25),
         TotalVariation(tv_weight=0.3, absolute=True, non_negative=True, n_iterations=25),
     ):
-        image = method.solve(operator, measured, None)
+        image = method.solve(Scan(operator, measured))
         assert float((image - truth).square().mean().sqrt() / size) < min(0.2, direct)
 
 

@@ -11,6 +11,7 @@ import torch
 from disinr_monai.methods import SIRT, TotalVariation
 from disinr_monai.operators import FanBeam, FanGeometry, ParallelBeam, ParallelGeometry
 from disinr_monai.operators.tomography.filters import covered_angle, redundancy_weights
+from disinr_monai.scan import Scan
 from tests.operators.tomography.phantoms import analytic, picture
 
 FAN = {"source_distance": 160.0, "detector_distance": 120.0, "n_detectors": 180, "detector_spacing": 1.3}
@@ -195,7 +196,7 @@ def test_the_solvers_work(name):
         SIRT(n_iterations=60),
         TotalVariation(tv_weight=0.3, absolute=True, non_negative=True, n_iterations=60),
     ):
-        image = method.solve(part, measured, None)
+        image = method.solve(Scan(part, measured))
         assert float((image - truth).square().mean().sqrt() / size) < min(0.15, direct)
 
 
