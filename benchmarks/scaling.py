@@ -27,6 +27,7 @@ from disinr_monai.data import AcquireMRI, EpochSampler, list_cases
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.fitting.prepare_batch import collate_cases, prepare_training_batch
+from disinr_monai.fitting.regularisers import TVRegulariser
 from disinr_monai.handlers import AverageSharedGradients
 from disinr_monai.networks import DisINR
 from disinr_monai.runtime.distributed import shard
@@ -51,7 +52,7 @@ def train(rank: int, world_size: int, folder: str, size: int, batch_size: int, n
         train_data_loader=DataLoader(own, sampler.own_batch_size, sampler=sampler, collate_fn=collate_cases),
         network=network,
         optimizer=torch.optim.Adam(network.parameters(), lr=1e-3, fused=True),
-        loss_function=MeasurementLoss(tv_weight=0.03),
+        loss_function=MeasurementLoss(regularisers=[TVRegulariser(0.03)]),
         prepare_batch=prepare_training_batch,
         train_handlers=[AverageSharedGradients(network, sampler)],
         decollate=False,

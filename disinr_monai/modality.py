@@ -127,3 +127,8 @@ def hu_to_image(hu: Array) -> Array:
 def image_to_hu(image: Array) -> Array:
     """Image units to Hounsfield units, ``1200 x - 1000``."""
     return image * HU_RANGE + HU_AIR
+
+
+def image_attenuation(water: float) -> float:
+    """Attenuation where the image is 1 (HU 200), in the unit of water's."""
+    return HU_RANGE / 1000 * water

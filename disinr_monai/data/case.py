@@ -6,11 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from monai.transforms import Transform
+from numpy.typing import NDArray
+from torch import Tensor
 
 from disinr_monai.data.readers.reader import READERS
 from disinr_monai.errors import InputError
+from disinr_monai.grid import voxel_centres
 from disinr_monai.runtime.memory import is_out_of_memory, out_of_memory
+from disinr_monai.scan import Scan
 
 _SLICE_TOKEN = re.compile(r"[A-Za-z]?\d+")
 _DEVICE = re.compile(r"(?i:con|prn|aux|nul|com\d|lpt\d)")
@@ -64,15 +70,57 @@ def subjects_of(stems: Sequence[str]) -> list[str]:
     return result
 
 
-def case_seed(seed: int, name: str) -> int:
-    """Seed of one case: the same on every machine and in every order, different for every case and ``seed``."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
-
-
 def case_label(case: Mapping[str, Any]) -> str:
     """What error messages call a listed case: its file, or the folder of its series."""
     path = case["path"]
     return str(Path(path[0]).parent) if isinstance(path, (list, tuple)) else str(path)
+
+
+def make_case(
+    listed: Mapping[str, Any],
+    scan: Scan,
+    *,
+    modality: str,
+    affine: NDArray | Tensor,
+    info: Mapping[str, Any],
+    image_scale: float = 1.0,
+    output_scale: float = 1.0,
+    reference: NDArray | Tensor | None = None,
+    crop: tuple[int, ...] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Build the case of a measured scan (its keys: ``docs/conventions.md``).
+
+    Args:
+        listed: the case as :func:`~disinr_monai.data.cases.list_cases` gives it: name, subject, path.
+        scan: measurement and operator.
+        modality: key of :data:`disinr_monai.modality.MODALITIES`.
+        affine: 4x4 of the image (of its crop), RAS mm.
+        info: facts about the scan for report and log.
+        image_scale: factor from the image to the reference.
+        output_scale: factor from there to the source's units.
+        reference: image ``(1, *S)`` to compare with.
+        crop: sizes of the centre to keep.
+        **more: further keys.
+    """
+    case = {
+        "name": listed["name"],
+        "subject": listed["subject"],
+        "index": listed.get("index", 0),
+        "modality": modality,
+        "scan": scan,
+        "points": voxel_centres(scan.operator.domain_shape[1:]),
+        "image_scale": image_scale,
+        "output_scale": output_scale,
+        "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
+        "info": {"source": Path(case_label(listed)).name, **info},
+        **more,
+    }
+    if reference is not None:
+        case["reference"] = torch.as_tensor(reference)
+    if crop is not None:
+        case["crop"] = crop
+    return case
 
 
 _MAPS = {

@@ -391,7 +391,7 @@ def test_scans_are_shared_out_and_a_bad_one_is_survived(tmp_path, phantoms):
     tables = {}
     for n in (0, 2, 4):
         out = tmp_path / str(n)
-        error = run(n, "evaluate", data, out, *more, "--peers", "{}", expect=1)
+        error = run(n, "evaluate", data, out, *more, "--baselines", "{}", expect=1)
         assert "error: 1 of 6 scans failed" in error
         assert error.count("error: 1 of 6 scans failed") == 1
         with (out / "metrics.csv").open() as file:

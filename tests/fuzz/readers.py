@@ -22,8 +22,8 @@ from disinr_monai.data.readers.sinogram import read_sinogram
 from disinr_monai.handlers.resume import ResumeCheckpoint
 from tests.data.readers.helpers import image_case
 from tests.data.readers.ismrmrd_files import Writer, grid, header
-from tests.data.readers.test_cil import PARALLEL, system
-from tests.data.readers.test_cil import write as nexus_file
+from tests.data.readers.nexus_files import PARALLEL, system
+from tests.data.readers.nexus_files import write as nexus_file
 from tests.problems import small_network
 
 POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])
@@ -123,7 +123,7 @@ def _read_ct(path: Path) -> None:
 def _read_pet(path: Path) -> None:
     case = list_cases(path, "pet")[0]
     result = AcquirePET(image_size=8)(case)
-    assert bool(torch.isfinite(result["measurement"]).all())
+    assert bool(torch.isfinite(result["scan"].measurement).all())
 
 
 def _read_nexus(path: Path) -> None:

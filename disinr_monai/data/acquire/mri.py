@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
-from disinr_monai.data.case import case_label, case_seed
+from disinr_monai.data.case import case_label, make_case
 from disinr_monai.data.coils.espirit import espirit_maps, gridded_calibration
 from disinr_monai.data.coils.joint import joint_maps
 from disinr_monai.data.readers.image import read_image
@@ -27,9 +26,11 @@ from disinr_monai.data.simulate.patterns import (
     random_mask,
 )
 from disinr_monai.errors import InputError, at_least
-from disinr_monai.grid import centre_block, voxel_centres
+from disinr_monai.grid import centre_block
 from disinr_monai.operators import LinearOperator, MultiCoilFourier, NonCartesianFourier
 from disinr_monai.operators.calibration import acs_size, density_compensation
+from disinr_monai.runtime.names import case_seed
+from disinr_monai.scan import Scan
 
 MAPS = ("espirit", "joint", "simulated", "file")
 PATTERNS = ("uniform", "random", "poisson", "radial")
@@ -105,35 +106,30 @@ class AcquireMRI(Transform):
             raise InputError(f"{label}: expected a signal in k-space, found an empty zero-filled image")
         reference, affine, shape = scan["reference"], scan["affine"], tuple(operator.domain_shape[1:])
         crop = tuple(scan.get("crop", shape))
-        if crop != shape:
+        if crop == shape:
+            crop = None
+        else:
             rows, columns = (centre_block(n, kept) for n, kept in zip(shape, crop, strict=True))
             affine = cut_affine(affine, rows, columns)
             reference = None if reference is None else reference[:, rows, columns]
         output_scale = scale if reference is None else float(reference.max())
-        result = {
-            "name": case["name"],
-            "subject": case["subject"],
-            "index": case.get("index", 0),
-            "modality": "mri",
-            "operator": operator,
-            "measurement": measurement / scale,
-            "points": voxel_centres(operator.domain_shape[1:]),
-            "image_scale": scale / output_scale,
-            "output_scale": output_scale,
-            "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
-            "info": {
-                "source": Path(label).name,
-                **scan["info"],
-                "n_coils": operator.range_shape[0],
-                "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
-                "seed": self.seed,
-            },
+        info = {
+            **scan["info"],
+            "n_coils": operator.range_shape[0],
+            "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
+            "seed": self.seed,
         }
-        if crop != shape:
-            result["crop"] = crop
-        if reference is not None:
-            result["reference"] = torch.from_numpy(reference / output_scale)
-        return result
+        return make_case(
+            case,
+            Scan(operator, measurement / scale),
+            modality="mri",
+            affine=affine,
+            info=info,
+            image_scale=scale / output_scale,
+            output_scale=output_scale,
+            reference=None if reference is None else reference / output_scale,
+            crop=crop,
+        )
 
     def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
         if self.maps == "file":
@@ -206,7 +202,7 @@ class AcquireMRI(Transform):
 
 
 def _operator(scan: dict[str, Any], label: str, maps_from: str) -> tuple[LinearOperator, torch.Tensor]:
-    """The operator with its coil maps (those of the scan, or estimated ones), and what it is to explain."""
+    """Build the operator (estimating coil maps if needed) and return it with the measured samples."""
     kspace, trajectory, maps = scan["kspace"], scan.get("trajectory"), scan["maps"]
     if trajectory is None:
         kspace = kspace * scan["mask"]

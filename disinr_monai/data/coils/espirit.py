@@ -14,6 +14,7 @@ from disinr_monai.methods.classical import ConjugateGradient
 from disinr_monai.numerics.cache import DiskCache
 from disinr_monai.operators import NonCartesianFourier, fft2c
 from disinr_monai.operators.calibration import dense_radius, density_compensation
+from disinr_monai.scan import Scan
 
 _MIN_ACS = 8
 _COARSE = 96
@@ -158,7 +159,7 @@ def gridded_calibration(
     )
     samples = torch.from_numpy(np.ascontiguousarray(kspace[:, inside][:, None, None]))
     # All coils at once: one system whose blocks are the coils.
-    images = ConjugateGradient(n_iterations=20).solve(operator, operator.precondition(samples), None)
+    images = ConjugateGradient(n_iterations=20).solve(Scan(operator, operator.precondition(samples)))
     low = fft2c(torch.complex(images[:, 0], images[:, 1])).numpy()
     grid = np.zeros((len(kspace), *shape), np.complex64)
     source = slice(n // 2 - size // 2, n // 2 - size // 2 + size)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.readers.checks import as_text
 from disinr_monai.data.readers.cil_geometry import CILGeometry, convert
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5
 from disinr_monai.data.readers.sinogram import checked_scan
@@ -101,17 +102,16 @@ def scan_from_cil(
     return scan | {"format": "cil", "read_as": read_as}
 
 
-def count_nexus_scans(path: str | Path) -> int:
-    """How many cases a file gives: the rows of a 3-D parallel scan, else 1.
+def count_nexus_scans(file: Any, path: str | Path) -> int:
+    """Number of cases in an open file: the rows of a 3-D parallel scan, else 1.
 
     Raises:
         InputError: not CIL's NeXus file.
     """
-    with open_hdf5(path) as file:
-        data = _data(file, path)
-        labels = _labels(data, path)
-        is_cone = f"{_ENTRY}/config/source/position" in file
-        return 1 if is_cone or "vertical" not in labels else int(data.shape[labels.index("vertical")])
+    data = _data(file, path)
+    labels = _labels(data, path)
+    is_cone = f"{_ENTRY}/config/source/position" in file
+    return 1 if is_cone or "vertical" not in labels else int(data.shape[labels.index("vertical")])
 
 
 def _data(file: Any, path: str | Path) -> Any:
@@ -121,7 +121,7 @@ def _data(file: Any, path: str | Path) -> Any:
             f"{path}: expected a NeXus file of CIL's NEXUSDataWriter with {_ENTRY}/data/data, found keys "
             f"{sorted(map(str, file)) or 'none'}"
         )
-    kind = _text(data.attrs.get("data_type", "AcquisitionData"))
+    kind = as_text(data.attrs.get("data_type", "AcquisitionData"))
     if kind != "AcquisitionData":
         raise InputError(f"{path}: expected CIL AcquisitionData (projections), found {kind}")
     if "geom_type" in data.attrs:
@@ -130,7 +130,7 @@ def _data(file: Any, path: str | Path) -> Any:
 
 
 def _labels(data: Any, path: str | Path) -> list[str]:
-    labels = [_text(data.attrs.get(f"dim{i}", "")) for i in range(len(data.shape))]
+    labels = [as_text(data.attrs.get(f"dim{i}", "")) for i in range(len(data.shape))]
     if not set(labels) <= _LABELS or len(set(labels)) != len(labels):
         raise InputError(f"{path}: expected dim0 ... out of {', '.join(sorted(_LABELS))}, found {labels}")
     return labels
@@ -161,7 +161,7 @@ def _geometry(file: Any, data: Any, path: str | Path) -> CILGeometry:
     angles = file.get(f"{config}/angles")
     if angles is None:
         raise InputError(f"{path}: expected `{config}/angles`, found it missing; write the file again with CIL")
-    unit = _text(angles.attrs.get("angle_unit", "degree"))
+    unit = as_text(angles.attrs.get("angle_unit", "degree"))
     if unit not in ("degree", "radian"):
         raise InputError(f"{path}: expected angle_unit degree or radian, found {unit!r}")
     check_size(angles, path)
@@ -177,10 +177,6 @@ def _geometry(file: Any, data: Any, path: str | Path) -> CILGeometry:
         axis_direction=vector("rotation_axis/direction", optional=True),
         n_pixels=(int(number("num_pixels_h", 1)), int(number("num_pixels_v", 1))),
         pixel_size=(size, number("pixel_size_v", size)),
-        origin=_text(data.attrs.get("panel_origin", "bottom-left")),
+        origin=as_text(data.attrs.get("panel_origin", "bottom-left")),
         angles=np.radians(turned) if unit == "degree" else turned,
     )
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

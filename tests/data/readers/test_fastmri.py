@@ -191,7 +191,7 @@ def test_single_coil_files_are_slices_of_one_coil(write_hdf5):
     assert not scan.is_full
     np.testing.assert_array_equal(scan.mask[7], mask != 0)
     (case, _) = list_cases(path, "mri")
-    assert (AcquireMRI()(case)["operator"].maps == 1).all()
+    assert (AcquireMRI()(case)["scan"].operator.maps == 1).all()
 
 
 def test_a_two_dimensional_mask_keeps_the_whole_readout(write_hdf5):

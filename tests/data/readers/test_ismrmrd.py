@@ -244,7 +244,7 @@ def test_radial_trajectories_in_the_usual_units(tmp_path, unit):
     np.testing.assert_allclose(scan.trajectory, trajectory, atol=1e-3)
     (listed,) = list_cases(path, "mri")
     case = AcquireMRI()(listed)
-    image = case["operator"].direct_inverse(case["measurement"]).norm(dim=0).numpy()
+    image = case["scan"].operator.direct_inverse(case["scan"].measurement).norm(dim=0).numpy()
     np.testing.assert_allclose(_world(case["affine"].numpy(), image), _expected(oblique(), POINTS[STRONGEST]), atol=0.5)
 
 

@@ -40,13 +40,13 @@ def test_a_radial_file_becomes_its_operator(radial, write_hdf5):
     cases = list_cases(path, "mri")
     assert [case["slice"] for case in cases] == [0, 1]
     case = AcquireMRI()(cases[1])
-    operator = case["operator"]
+    operator = case["scan"].operator
     assert isinstance(operator, NonCartesianFourier)
     assert operator.domain_shape == (2, *SHAPE)
     assert operator.range_shape == (4, 60, 128)
     assert "reference" not in case
     np.testing.assert_allclose(np.diag(case["affine"]), [2, 3, 5, 1])
-    image = torch.linalg.vector_norm(operator.adjoint(case["measurement"]), dim=0)
+    image = torch.linalg.vector_norm(operator.adjoint(case["scan"].measurement), dim=0)
     assert float(torch.quantile(image, 0.999)) == pytest.approx(1, rel=1e-3)
     # In the units of the file, at the right place.
     image = image * case["image_scale"] * case["output_scale"] / 2
@@ -60,7 +60,7 @@ def test_maps_of_the_file_have_the_shape_of_the_image(radial, write_hdf5):
     data = {"kspace": scan.kspace, "trajectory": trajectory}
     path = write_hdf5(attributes={"image_shape": SHAPE}, sensitivity_maps=scan.maps, **data)
     case = AcquireMRI(maps="file")(list_cases(path, "mri")[0])
-    torch.testing.assert_close(case["operator"].maps, torch.from_numpy(scan.maps))
+    torch.testing.assert_close(case["scan"].operator.maps, torch.from_numpy(scan.maps))
     wrong = write_hdf5("wrong.h5", attributes={"image_shape": SHAPE}, sensitivity_maps=scan.kspace, **data)
     with pytest.raises(InputError, match=r"wrong\.h5: `sensitivity_maps` must have the shape"):
         read_fastmri(wrong)
@@ -76,8 +76,8 @@ def test_a_single_spiral_readout(write_hdf5):
     trajectory = one_spiral()
     scan = simulate_kspace(image, n_coils=4, noise_std=0.0, trajectory=trajectory)
     case = AcquireMRI()(list_cases(write_hdf5(kspace=scan.kspace, trajectory=trajectory), "mri")[0])
-    assert case["operator"].domain_shape == (2, 64, 64)
-    image = torch.linalg.vector_norm(case["operator"].adjoint(case["measurement"]), dim=0)
+    assert case["scan"].operator.domain_shape == (2, 64, 64)
+    image = torch.linalg.vector_norm(case["scan"].operator.adjoint(case["scan"].measurement), dim=0)
     restored = image * case["image_scale"] * case["output_scale"]
     assert image_metrics(restored[None], torch.from_numpy(scan.reference))["psnr"] > 26
 
@@ -219,10 +219,10 @@ def test_undersampled_cartesian_files_of_any_pattern(write_hdf5, kind):
         mask = np.random.default_rng(0).random(image.shape) < 0.4
         mask[20:44, 30:50] = True
     case = AcquireMRI()(list_cases(write_hdf5(kspace=scan.kspace * mask), "mri")[0])
-    operator = case["operator"]
+    operator = case["scan"].operator
     assert isinstance(operator, MultiCoilFourier)
     assert "reference" not in case
-    np.testing.assert_array_equal((case["measurement"].abs().sum(0) > 0).numpy(), mask)
+    np.testing.assert_array_equal((case["scan"].measurement.abs().sum(0) > 0).numpy(), mask)
     found = TotalVariation(tv_weight=3e-3)(None, None, case=case)[0]
     found = torch.linalg.vector_norm(found, dim=0) * case["image_scale"] * case["output_scale"]
     assert image_metrics(found[None], torch.from_numpy(scan.reference))["psnr"] > 24
