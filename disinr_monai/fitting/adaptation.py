@@ -27,8 +27,8 @@ class AdaptationInferer(CaseInferer):
     :class:`~disinr_monai.networks.NaiveINR` the whole network from scratch; see ``fitted_at_test`` of each. A copy is
     fitted: the network given stays as it is, so every scan starts from the same weights. What is frozen and the same
     for all iterations (``prepare``) is computed once. A scan that can be measured in parts
-    (:meth:`~disinr_monai.operators.LinearOperator.draw`) is fitted to a random one in each iteration. A loss that is
-    not finite or explodes is noticed at the next look and undone
+    (:meth:`~disinr_monai.operators.partition.Partition.draw`) is fitted to a random one in each iteration. A loss that
+    is not finite or explodes is noticed at the next look and undone
     (:class:`~disinr_monai.fitting.rollback.Rollback`). After a call, ``fitted`` holds the copy: that scan's image.
 
     Args:
