@@ -43,7 +43,7 @@ def floor(step: Step, method: str, rates: dict[str, float]) -> dict[str, Any]:
     table = 4 * grid_matrix.shape[1] * 8
     features = 4 * n * 80
     n_hidden = 4 if method == "disinr" else 2
-    coils = step.case["operator"].range_shape[0]
+    coils = step.case["scan"].operator.range_shape[0]
     transform = 4 * coils * 5 * n * math.log2(n)
     moved = {
         "encode": 2 * (8 * n_entries + table + features),

@@ -12,6 +12,7 @@ import torch
 from benchmarks.steps import Step, clock, encoder, own_memory_mb, peak_memory_mb
 from disinr_monai.checkpoints.on_disk import DiskTensors
 from disinr_monai.fitting.losses import MeasurementLoss
+from disinr_monai.fitting.regularisers import TVRegulariser
 from disinr_monai.networks import DisINR
 from disinr_monai.runtime.memory import keep_freed_memory
 
@@ -24,12 +25,12 @@ def pretrain(case: dict[str, Any], n_subjects: int, visits: int, folder: str | N
     keep_freed_memory()
     disk = None if folder is None else DiskTensors(folder)
     place = None if disk is None else disk.move
-    network = DisINR(encoder, case["operator"].domain_shape[0], n_subjects=n_subjects, place=place)
+    network = DisINR(encoder, case["scan"].operator.domain_shape[0], n_subjects=n_subjects, place=place)
     network.set_amp(None)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     if disk is not None:
         disk.move_adam(optimizer, network.subjects.parameters())
-    loss, points, seconds = MeasurementLoss(tv_weight=0.03), case["points"][None], []
+    loss, points, seconds = MeasurementLoss(regularisers=[TVRegulariser(0.03)]), case["points"][None], []
     for subject in range(visits):
         start = clock()
         optimizer.zero_grad(set_to_none=True)
@@ -49,7 +50,7 @@ def pretrain(case: dict[str, Any], n_subjects: int, visits: int, folder: str | N
 def adapt(case: dict[str, Any], method: str, n_iterations: int = 3) -> dict[str, float]:
     """Some iterations of a fit, for the memory that they take."""
     keep_freed_memory()
-    step = Step(method, case, MeasurementLoss(tv_weight=0.03))
+    step = Step(method, case, MeasurementLoss(regularisers=[TVRegulariser(0.03)]))
     for _ in range(n_iterations):
         step()
     return {"peak_memory_mb": peak_memory_mb()}

@@ -31,7 +31,7 @@ class Step:
 
     Args:
         method: what is fitted.
-        case: with operator, measurement and points.
+        case: with scan and points.
         loss: the measurement loss.
         network: the start; a fresh one of the published size if not given.
         amp: bfloat16 (not for ``plain``); None: where it is faster.
@@ -48,7 +48,7 @@ class Step:
         lr: float = 1e-3,
     ) -> None:
         self.case, self.loss = case, loss
-        self.shape = case["operator"].domain_shape
+        self.shape = case["scan"].operator.domain_shape
         self.flat = case["points"].flatten(1).t().contiguous()
         if network is None:
             network = (NaiveINR if method == "ngp" else DisINR)(encoder, self.shape[0])
@@ -94,7 +94,7 @@ class Step:
         return self.render().t().reshape(self.shape)
 
     def loss_of(self, image: Tensor) -> Tensor:
-        return self.loss.one(image, self.case["operator"], self.case["measurement"], self.case.get("weights"))
+        return self.loss.one(image, self.case["scan"])
 
     def parts(self) -> dict[str, Part]:
         """What an iteration consists of, each forward and backward alone."""

@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from disinr_monai.errors import InputError
 from disinr_monai.output.tables import read_metrics, summary_table, write_results
 from disinr_monai.runtime.overrides import known_keys
 from disinr_monai.runtime.versions import versions
-from disinr_monai.tracking.track_methods import log_methods
+from disinr_monai.tracking.mlflow_client import log_methods
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAYS = {
@@ -72,14 +73,14 @@ def run(phase: str, task: str, method: str, options: dict[str, Any], out: Path, 
 
 
 def evaluate(
-    task: str, method: str, peers: Any, options: dict[str, Any], out: Path, backbone: Sequence[str] = ()
+    task: str, method: str, baselines: Any, options: dict[str, Any], out: Path, backbone: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Run one `evaluate` workflow and read its rows."""
     if method in ("siren", "nerf"):
         options = {**options, "method": method}
     if method not in OVERLAYS:
         options = {**options, "method": method, "inferer": f"@classical#{method}"}
-    run("evaluate", task, method, {**options, "peers": peers}, out, backbone)
+    run("evaluate", task, method, {**options, "baselines": baselines}, out, backbone)
     return read_metrics(out / "metrics.csv")
 
 
@@ -167,7 +168,7 @@ def check_methods(task: str, methods: list[str], options: dict[str, Any]) -> dic
 
 
 def networks_of(methods: list[str]) -> list[str]:
-    """Methods with a run of their own: networks, with classical ones as peers of the first; or one classical one."""
+    """Methods with a run of their own: networks (the first with the classical baselines), or one classical one."""
     return [m for m in methods if m in OVERLAYS] or methods[:1]
 
 
@@ -182,7 +183,7 @@ def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
     checkpoints = parse_checkpoints(arguments.checkpoints)
     if arguments.checkpoint:
         checkpoints = {"disinr": arguments.checkpoint, "disinr_paper": arguments.checkpoint, **checkpoints}
-    peers = {m: classical[m] for m in methods if m in classical}
+    baselines = {m: classical[m] for m in methods if m in classical}
     setting = ", ".join(f"{k} {v}" for k, v in options.items())
     options = {"dataset_dir": arguments.dataset_dir, "seed": arguments.seed, "quiet": arguments.quiet, **options}
     rows: list[dict[str, Any]] = []
@@ -192,7 +193,7 @@ def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
         for i, method in enumerate(networks_of(methods)):
             given = {**options, "checkpoint": checkpoints[method]} if method in checkpoints else options
             out = folder / f"{arguments.task}-{method}"
-            others = {name: peer for name, peer in peers.items() if name != method} if i == 0 else {}
+            others = {name: method_of for name, method_of in baselines.items() if name != method} if i == 0 else {}
             rows += evaluate(arguments.task, method, others, given, out)
         for row in rows:
             row |= {"task": arguments.task, "setting": setting or "default"}
@@ -210,7 +211,7 @@ def track(rows: list[dict[str, Any]], name: str, uri: str | None, folder: Path) 
     tags = {key: str(value) for key, value in versions().items()}
     tags |= {"phase": "comparison", "modality": str(rows[0]["task"]) if rows and "task" in rows[0] else ""}
     parent = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-    log_methods(client, experiment_id, parent, rows, tags)
+    log_methods(client, experiment_id, parent, rows, tags, time.time())
     client.set_terminated(parent)
 
 

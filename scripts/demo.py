@@ -58,7 +58,7 @@ def main() -> None:
     reconstruct = ["--dataset_dir", f"{out}/new", "--n_iterations", N_ITERATIONS, *common]
     bundle(
         "inference", ["inference", "mri"], "--checkpoint", checkpoint, "--output_dir", f"{out}/disinr",
-        "--peers", "@classical", *reconstruct,
+        "--baselines", "@classical", *reconstruct,
     )  # fmt: skip
     bundle("inference", ["inference", "mri", "ngp"], "--output_dir", f"{out}/ngp", *reconstruct)
 

@@ -53,7 +53,7 @@ def main() -> None:
         case = workflow.parser.get_parsed_content("dataset")[0]
         image = adaptation(case["points"][None], network, case=case)
     if image is None:
-        raise SystemExit(f"error: {case['error']}")
+        raise SystemExit(f"error: {adaptation.error}")
     field, flat, shape = adaptation.fitted, case["points"].flatten(1).t().contiguous(), case["points"].shape[1:]
     with torch.no_grad():
         pictures = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,20 +21,27 @@ Case = dict[str, Any]
 Mismatch = Callable[[Case], Case]
 
 
+def changed(case: Case, **parts: Any) -> Case:
+    """The case with other parts of its scan."""
+    return {**case, "scan": replace(case["scan"], **parts)}
+
+
 def of_values(change: Callable[[Tensor], Tensor]) -> Mismatch:
     """The measurement changed, the model as it was."""
-    return lambda case: {**case, "measurement": change(case["measurement"].clone())}
+    return lambda case: changed(case, measurement=change(case["scan"].measurement.clone()))
 
 
 def of_maps(change: Callable[[Tensor], Tensor]) -> Mismatch:
     """The coil maps ``(n_coils, H, W)`` changed, the measurement as it was."""
 
     def changed(case: Case) -> Case:
-        operator = case["operator"]
+        operator = case["scan"].operator
         if isinstance(operator, NonCartesianFourier):
             maps = change(operator.maps)
-            return {**case, "operator": NonCartesianFourier(maps, operator.trajectory, operator.root_density.square())}
-        return {**case, "operator": operator.with_maps(change(torch.fft.fftshift(operator.maps, dim=(-2, -1))))}
+            return changed(
+                case, operator=NonCartesianFourier(maps, operator.trajectory, operator.root_density.square())
+            )
+        return changed(case, operator=operator.with_maps(change(torch.fft.fftshift(operator.maps, dim=(-2, -1)))))
 
     return changed
 
@@ -42,11 +50,11 @@ def of_counts(**change: float) -> Mismatch:
     """The count model with other blank scan or background, by factors."""
 
     def changed(case: Case) -> Case:
-        model = case["count_model"]
+        model = case["scan"].counts
         background = change.get("background", 1) * model.background
         if isinstance(model, TransmissionCounts):
-            return {**case, "count_model": TransmissionCounts(change.get("blank", 1) * model.blank, background)}
-        return {**case, "count_model": EmissionCounts(background)}
+            return changed(case, counts=TransmissionCounts(change.get("blank", 1) * model.blank, background))
+        return changed(case, counts=EmissionCounts(background))
 
     return changed
 
@@ -205,12 +213,12 @@ TRANSMISSION = {
 
 def mismatches_of(case: Case) -> dict[str, Mismatch]:
     """Those that can be made of a case; none for what the self-check never marks."""
-    if isinstance(case.get("count_model"), TransmissionCounts):
+    if isinstance(case["scan"].counts, TransmissionCounts):
         return TRANSMISSION
-    if isinstance(case.get("count_model"), EmissionCounts):
+    if isinstance(case["scan"].counts, EmissionCounts):
         return EMISSION
-    if isinstance(case["operator"], MultiCoilFourier):
+    if isinstance(case["scan"].operator, MultiCoilFourier):
         return CARTESIAN
-    if isinstance(case["operator"], NonCartesianFourier):
+    if isinstance(case["scan"].operator, NonCartesianFourier):
         return NON_CARTESIAN
-    return INTEGRALS if case["measurement"].ndim == 3 else {}
+    return INTEGRALS if case["scan"].measurement.ndim == 3 else {}

@@ -51,7 +51,7 @@ def check_scan(case: dict[str, Any], method: Any, name: str) -> dict[str, Any]:
     """One row: what is left over of the measurement and whether the scan is marked."""
     row = {"subject": str(case["name"]), "mismatch": name}
     if method(None, None, case=case) is None:
-        return {**row, "error": case.pop("error")}
+        return {**row, "error": method.error}
     found = method.residual
     numbers = {"unexplained": found.unexplained, "over_noise": found.over_noise, "structured": found.structured}
     return {**row, "kind": found.kind, **numbers, "marked": bool(poor_fit(found))}

@@ -6,10 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from monai.transforms import Transform
+from numpy.typing import NDArray
+from torch import Tensor
 
+from disinr_monai.data.readers.reader import READERS
 from disinr_monai.errors import InputError
+from disinr_monai.grid import voxel_centres
 from disinr_monai.runtime.memory import is_out_of_memory, out_of_memory
+from disinr_monai.scan import Scan
 
 _SLICE_TOKEN = re.compile(r"[A-Za-z]?\d+")
 _DEVICE = re.compile(r"(?i:con|prn|aux|nul|com\d|lpt\d)")
@@ -63,39 +70,71 @@ def subjects_of(stems: Sequence[str]) -> list[str]:
     return result
 
 
-def case_seed(seed: int, name: str) -> int:
-    """Seed of one case: the same on every machine and in every order, different for every case and ``seed``."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
-
-
 def case_label(case: Mapping[str, Any]) -> str:
     """What error messages call a listed case: its file, or the folder of its series."""
     path = case["path"]
     return str(Path(path[0]).parent) if isinstance(path, (list, tuple)) else str(path)
 
 
-_FORMATS = {
-    "fastmri_hdf5": "fastMRI HDF5",
-    "ismrmrd_hdf5": "ISMRMRD HDF5",
-    "hdf5_sinogram": "sinogram HDF5",
-    "hdf5_pet_sinogram": "PET sinogram HDF5",
-    "cil_nexus": "CIL NeXus",
-    "cil": "CIL object",
-    "nifti": "NIfTI",
-    "dicom": "DICOM",
-    "dicom_multiframe": "multi-frame DICOM",
-}
+def make_case(
+    listed: Mapping[str, Any],
+    scan: Scan,
+    *,
+    modality: str,
+    affine: NDArray | Tensor,
+    info: Mapping[str, Any],
+    image_scale: float = 1.0,
+    output_scale: float = 1.0,
+    reference: NDArray | Tensor | None = None,
+    crop: tuple[int, ...] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Build the case of a measured scan (its keys: ``docs/conventions.md``).
+
+    Args:
+        listed: the case as :func:`~disinr_monai.data.cases.list_cases` gives it: name, subject, path.
+        scan: measurement and operator.
+        modality: key of :data:`disinr_monai.modality.MODALITIES`.
+        affine: 4x4 of the image (of its crop), RAS mm.
+        info: facts about the scan for report and log.
+        image_scale: factor from the image to the reference.
+        output_scale: factor from there to the source's units.
+        reference: image ``(1, *S)`` to compare with.
+        crop: sizes of the centre to keep.
+        **more: further keys.
+    """
+    case = {
+        "name": listed["name"],
+        "subject": listed["subject"],
+        "index": listed.get("index", 0),
+        "modality": modality,
+        "scan": scan,
+        "points": voxel_centres(scan.operator.domain_shape[1:]),
+        "image_scale": image_scale,
+        "output_scale": output_scale,
+        "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
+        "info": {"source": Path(case_label(listed)).name, **info},
+        **more,
+    }
+    if reference is not None:
+        case["reference"] = torch.as_tensor(reference)
+    if crop is not None:
+        case["crop"] = crop
+    return case
+
+
 _MAPS = {
     "espirit": "maps by ESPIRiT",
     "joint": "maps estimated with the image",
     "file": "maps from the file",
-    "true": "maps of the simulation",
+    "simulated": "maps of the simulation",
 }
 
 
 def describe(info: Mapping[str, Any]) -> str:
     """How a case was read, in one line, from its ``info`` (``docs/conventions.md``)."""
-    parts = [f"read as {_FORMATS.get(info.get('format', ''), info.get('format', 'unknown format'))}"]
+    key = info.get("format", "unknown format")
+    parts = [f"read as {READERS[key].name if key in READERS else key}"]
     if info.get("n_slices", 1) > 1:
         parts.append(f"slice {info['slice']} of {info['n_slices']}")
     parts += [f"{key} {info[key]}" for key in ("contrast", "phase", "repetition", "set") if key in info]
@@ -124,7 +163,7 @@ def describe(info: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-class Guard(Transform):
+class SkipFailed(Transform):
     """Run a transform on a case; a failed one becomes ``{"name", "subject", "path", "error"}``.
 
     Failed is what cannot be read or does not fit into memory. How the file was read is kept as ``info["read_as"]``.
@@ -133,7 +172,7 @@ class Guard(Transform):
     keeps its ``path``: DICOM output asks the source for its patient.
 
     Args:
-        transform: the transform to guard.
+        transform: what to run.
     """
 
     def __init__(self, transform: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:

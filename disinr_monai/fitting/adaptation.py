@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,14 +13,12 @@ from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.fitting.rollback import Rollback
 from disinr_monai.fitting.self_check import budget_spent
 from disinr_monai.networks.hash_grid import compact_grids, expand_grids
-from disinr_monai.operators import LinearOperator
-from disinr_monai.operators.count_model import CountModel
-from disinr_monai.operators.partition import Part
 from disinr_monai.runtime.progress import Steps
+from disinr_monai.scan import Scan
 
 
 class AdaptationInferer(CaseInferer):
-    r"""Test-time adaptation: fit to one scan what the network says is fitted at test, with the rest frozen.
+    r"""Test-time adaptation: fit part of a network to one scan, the rest frozen.
 
     .. math:: \hat\theta = \arg\min_{\theta} L(A\, x_{\theta}, y)
 
@@ -27,8 +26,8 @@ class AdaptationInferer(CaseInferer):
     :class:`~disinr_monai.networks.NaiveINR` the whole network from scratch; see ``fitted_at_test`` of each. A copy is
     fitted: the network given stays as it is, so every scan starts from the same weights. What is frozen and the same
     for all iterations (``prepare``) is computed once. A scan that can be measured in parts
-    (:meth:`~disinr_monai.operators.partition.Partition.draw`) is fitted to a random one in each iteration. A loss that
-    is not finite or explodes is noticed at the next look and undone
+    (:meth:`~disinr_monai.scan.Scan.draw`) is fitted to a random one in each iteration. A loss that is
+    not finite or explodes is noticed at the next look and undone
     (:class:`~disinr_monai.fitting.rollback.Rollback`). After a call, ``fitted`` holds the copy: that scan's image.
 
     Args:
@@ -77,21 +76,12 @@ class AdaptationInferer(CaseInferer):
         self.fitted: nn.Module | None = None
 
     @torch.enable_grad()
-    def reconstruct(
-        self,
-        points: Tensor,
-        network: nn.Module,
-        *,
-        operator: LinearOperator,
-        measurement: Tensor,
-        weights: Tensor | None = None,
-        count_model: CountModel | None = None,
-    ) -> Tensor:
-        """Image ``(C, *S)`` on ``points`` ``(1, D, *S)``."""
+    def reconstruct(self, points: Tensor, network: nn.Module, case: Mapping[str, Any]) -> Tensor:
+        """Fit a copy of the network to the scan; its image ``(C, *S)`` on ``points`` ``(1, D, *S)``."""
         network.set_amp(self.amp)
         grid = torch.as_tensor(points[0]).as_subclass(Tensor)
         generator = torch.Generator().manual_seed(self.seed)
-        whole = operator.partition.draw(generator) is None
+        whole = case["scan"].draw(generator) is None
         flat = grid.flatten(1).t().contiguous() if whole else None
         shape = (network.out_channels, *grid.shape[1:])
         field = copy.deepcopy(network).requires_grad_(not self.frozen)
@@ -100,7 +90,7 @@ class AdaptationInferer(CaseInferer):
         if whole:
             compact_grids(field, flat)
         groups = [{"params": [parameter for parameter in field.parameters() if parameter.requires_grad]}]
-        operator, more = self.start_operator(operator, measurement)
+        scan, more = self.start_scan(case["scan"])
         groups += more
         parameters = [parameter for group in groups for parameter in group["params"]]
         self.fitted = field
@@ -111,10 +101,10 @@ class AdaptationInferer(CaseInferer):
         optimizer = torch.optim.Adam(groups, lr=self.lr, fused=True)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
         rollback = Rollback(parameters, optimizer)
-        held = self._hold_out(operator, measurement)
-        kept = None if held is None else ~held
-        keep = None if held is None else kept.to(measurement.real.dtype)
-        held_part = None if held is None else operator.partition.draw(generator, held)
+        held_out = self._hold_out(scan)
+        among = None if held_out is None else ~held_out
+        keep = None if among is None else among.to(scan.measurement.real.dtype)
+        held_out_part = None if held_out is None else scan.draw(generator, held_out)
         best, best_error, misses = None, float("inf"), 0
 
         with Steps(self.n_iterations, f"adapting {self.case_name}".strip(), self.quiet, leave=False) as steps:
@@ -122,12 +112,10 @@ class AdaptationInferer(CaseInferer):
                 optimizer.zero_grad(set_to_none=True)
                 if whole:
                     image = field.render(flat, prepared).t().reshape(shape)
-                    loss = self.loss.one(image, operator, measurement, weights, keep, count_model)
+                    loss = self.loss.one(image, scan, keep)
                 else:
-                    part = operator.partition.draw(generator, kept)
-                    image = _values(field, part, grid)
-                    seen = None if weights is None else part.select(weights)
-                    loss = self.loss.one(image, part.operator, part.select(measurement), seen)
+                    part_of, part = scan.draw(generator, among)
+                    loss = self.loss.one(_values(field, part_of(grid)), part)
                 loss.backward()
                 shown = None
                 looks = iteration % self.check_every == 0 or iteration == self.n_iterations
@@ -138,16 +126,12 @@ class AdaptationInferer(CaseInferer):
                     entry = {"iteration": iteration, "loss": float(loss.detach())}
                     shown = entry["loss"]
                     self.history.append(entry)
-                    if held is not None:  # before the step: the image belongs to the weights as they are now
-                        entry["held_out"] = (
-                            float(
-                                self.loss.prediction_error(image.detach(), operator, measurement, count_model)[
-                                    held
-                                ].mean()
-                            )
-                            if whole
-                            else self._part_error(field, held_part, grid, measurement)
-                        )
+                    if held_out is not None:  # before the step: the image belongs to the weights as they are now
+                        if whole:
+                            errors = self.loss.prediction_error(image.detach(), scan)[held_out]
+                        else:
+                            errors = self._part_errors(field, *held_out_part, grid)
+                        entry["held_out"] = float(errors.mean())
                         misses += 1
                         if entry["held_out"] < best_error:
                             best, best_error, misses = [p.detach().clone() for p in parameters], entry["held_out"], 0
@@ -158,7 +142,7 @@ class AdaptationInferer(CaseInferer):
                 if misses >= self.patience:
                     break
             else:
-                if held is not None:
+                if held_out is not None:
                     self._check_budget()
         with torch.no_grad():
             if best is not None:
@@ -171,34 +155,32 @@ class AdaptationInferer(CaseInferer):
         expand_grids(self.fitted)
         return self.fitted.image(points)
 
-    def start_operator(
-        self, operator: LinearOperator, measurement: Tensor
-    ) -> tuple[LinearOperator, list[dict[str, Any]]]:
-        """The forward model of the fit, and Adam's parameter groups for what of it is fitted too (nothing here)."""
-        return operator, []
+    def start_scan(self, scan: Scan) -> tuple[Scan, list[dict[str, Any]]]:
+        """Scan of the fit, and Adam's parameter groups of an operator that is fitted too (none here)."""
+        return scan, []
 
     def _check_budget(self) -> None:
         text = budget_spent([entry["held_out"] for entry in self.history], self.patience, self.n_iterations)
         if text:
             self.mark(text)
 
-    def _hold_out(self, operator: LinearOperator, measurement: Tensor) -> Tensor | None:
+    def _hold_out(self, scan: Scan) -> Tensor | None:
         if not self.early_stop:
             return None
         generator = torch.Generator().manual_seed(self.seed)
-        held = operator.partition.held_out_samples(self.holdout, generator).to(measurement.device)
-        if not bool(held.any()):
+        held_out = scan.operator.partition.held_out_samples(self.holdout, generator).to(scan.measurement.device)
+        if not bool(held_out.any()):
             raise InputError(
                 "early_stop: expected samples that can be withheld, found too few measured ones; turn it off"
             )
-        return held
+        return held_out
 
     @staticmethod
     @torch.no_grad()
-    def _part_error(field: nn.Module, part: Part, grid: Tensor, measurement: Tensor) -> float:
-        return float((part.operator(_values(field, part, grid)) - part.select(measurement)).abs().square().mean())
+    def _part_errors(field: nn.Module, part_of: Callable[[Tensor], Tensor], part: Scan, grid: Tensor) -> Tensor:
+        return part.residual(_values(field, part_of(grid))).abs().square()
 
 
-def _values(field: nn.Module, part: Part, grid: Tensor) -> Tensor:
-    """Image values ``(C, n)`` that a part of the measurement depends on."""
-    return field.render(part.at(grid).t().contiguous()).t()
+def _values(field: nn.Module, points: Tensor) -> Tensor:
+    """Image values ``(C, n)`` at points ``(D, n)``."""
+    return field.render(points.t().contiguous()).t()

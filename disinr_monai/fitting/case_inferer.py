@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,19 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 class CaseInferer(Inferer):
-    """From one case (operator, measurement) to its image, inside MONAI's evaluator. Every method is one of these.
+    """Reconstruct the image of one case inside MONAI's evaluator; the base class of every method.
 
-    A case that could not be read, or whose reconstruction fails in a way a user can understand, gives ``None`` and
-    leaves the reason in ``case["error"]``: the other scans of the batch go on, and the handler that writes the results
-    reports it.
+    A case that could not be read, or whose reconstruction fails in a way a user can understand, gives ``None``, and
+    ``error`` says why: the other scans of the batch go on, and the handler that writes the results reports it.
 
-    A case of counts has a ``count_model`` (:mod:`disinr_monai.operators.count_model`). A method with ``takes_counts``
-    is given it as a keyword; any other gets the measurement that the model has corrected.
+    A scan of counts has a count model (:mod:`disinr_monai.operators.count_model`). A method with ``takes_counts`` gets
+    the scan as it is; any other gets the measurement that the model has corrected.
 
     Of a scan with a larger field of view than is wanted (``case["crop"]``) the centre is returned.
 
     After a call, ``iterations_run`` holds the number of iterations, ``history`` what was recorded, ``residual`` how the
-    image fits its measurement and ``marks`` what its user must know (:meth:`mark`).
+    image fits its measurement, ``marks`` what its user must know (:meth:`mark`) and ``error`` the reason of a failure.
     """
 
     takes_counts = False
@@ -41,31 +41,27 @@ class CaseInferer(Inferer):
         self.history: list[dict[str, float]] = []
         self.residual: Residual | None = None
         self.marks: list[str] = []
-        self.case_name = ""
+        self.case_name = self.error = ""
 
     def __call__(
         self, inputs: Tensor | None, network: nn.Module | None = None, *, case: dict[str, Any]
     ) -> Tensor | None:
-        """Image ``(1, C, *S)`` for points ``(1, D, *S)``, or None where ``case["error"]`` says why."""
+        """Image ``(1, C, *S)`` for points ``(1, D, *S)``, or None where ``error`` says why."""
         self.iterations_run, self.history, self.case_name = 0, [], str(case["name"])
         self.residual, self.marks = None, []
-        if "error" in case:
+        self.error = case.get("error", "")
+        if self.error:
             return None
-        measured = {key: case.get(key) for key in ("operator", "measurement", "weights")}
-        count_model = case.get("count_model")
-        if count_model is not None and self.takes_counts:
-            measured["count_model"] = count_model
-        elif count_model is not None:
-            measured["measurement"] = count_model.corrected(case["measurement"])
+        scan = case["scan"]
         try:
-            image = self.reconstruct(inputs, network, **measured)
-            self.residual = measure_residual(case, image)
+            image = self.reconstruct(inputs, network, case if self.takes_counts else {**case, "scan": scan.corrected()})
+            self.residual = measure_residual(scan, image)
         except (InputError, ValueError, RuntimeError, MemoryError) as error:
             is_full = is_out_of_memory(error)
-            case["error"] = str(out_of_memory(error, self.case_name)) if is_full else f"{case['name']}: {error}"
+            self.error = str(out_of_memory(error, self.case_name)) if is_full else f"{case['name']}: {error}"
             return None
         if not bool(torch.isfinite(image).all()):
-            case["error"] = f"{case['name']}: the reconstruction is not finite; lower the learning rate or turn amp off"
+            self.error = f"{case['name']}: the reconstruction is not finite; lower the learning rate or turn amp off"
             return None
         return crop_image(image, case.get("crop")).unsqueeze(0)
 
@@ -84,13 +80,5 @@ class CaseInferer(Inferer):
         return interpolate(image, points.to(image.device))
 
     @abstractmethod
-    def reconstruct(
-        self,
-        points: Tensor | None,
-        network: nn.Module | None,
-        *,
-        operator: nn.Module,
-        measurement: Tensor,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        """Image ``(C, *S)`` from one measurement."""
+    def reconstruct(self, points: Tensor | None, network: nn.Module | None, case: Mapping[str, Any]) -> Tensor:
+        """Reconstruct the image ``(C, *S)`` of ``case["scan"]``; the case holds whatever else is known of it."""

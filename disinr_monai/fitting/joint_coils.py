@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from disinr_monai.grid import voxel_centres
 from disinr_monai.operators import LinearOperator, MultiCoilFourier, ifft2c
 from disinr_monai.operators.calibration import acs_size
 from disinr_monai.operators.partition import Partition
+from disinr_monai.scan import Scan
 
 _MIN_CENTRE = 8
 
@@ -114,33 +116,24 @@ class JointAdaptation(AdaptationInferer):
             raise ValueError(f"JointAdaptation: expected degree >= 0 and coil_lr > 0, found {degree}, {coil_lr}")
         self.degree, self.coil_lr = int(degree), coil_lr
 
-    def reconstruct(
-        self,
-        points: Tensor,
-        network: nn.Module,
-        *,
-        operator: LinearOperator,
-        measurement: Tensor,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        """Image ``(2, H, W)`` on ``points`` ``(1, 2, H, W)``."""
+    def reconstruct(self, points: Tensor, network: nn.Module, case: Mapping[str, Any]) -> Tensor:
+        """Fit image and coil maps; the image ``(2, H, W)`` on ``points`` ``(1, 2, H, W)``."""
+        scan = case["scan"]
         # The measurement comes in units that were found with the coil maps; here its own size is the unit.
-        unit = torch.quantile(torch.linalg.vector_norm(ifft2c(measurement), dim=0), 0.999)
-        image = super().reconstruct(points, network, operator=operator, measurement=measurement / unit)
-        return unit * image
+        unit = torch.quantile(torch.linalg.vector_norm(ifft2c(scan.measurement), dim=0), 0.999)
+        scan = Scan(scan.operator, scan.measurement / unit)
+        return unit * super().reconstruct(points, network, {**case, "scan": scan})
 
-    def start_operator(
-        self, operator: LinearOperator, measurement: Tensor
-    ) -> tuple[LinearOperator, list[dict[str, Any]]]:
-        """The scan with polynomial coil maps, which are fitted too.
+    def start_scan(self, scan: Scan) -> tuple[Scan, list[dict[str, Any]]]:
+        """Scan with polynomial coil maps, which are fitted too.
 
         Raises:
             InputError: not a multi-coil MRI scan.
         """
-        if not isinstance(operator, MultiCoilFourier):
+        if not isinstance(scan.operator, MultiCoilFourier):
             raise InputError(
-                f"imjense: expected a multi-coil Cartesian MRI scan, found {type(operator).__name__}; "
+                f"imjense: expected a multi-coil Cartesian MRI scan, found {type(scan.operator).__name__}; "
                 "use configs/mri.json"
             )
-        coils = PolynomialCoils(operator, measurement, self.degree)
-        return coils, [{"params": [coils.coefficients], "lr": self.coil_lr}]
+        coils = PolynomialCoils(scan.operator, scan.measurement, self.degree)
+        return Scan(coils, scan.measurement), [{"params": [coils.coefficients], "lr": self.coil_lr}]

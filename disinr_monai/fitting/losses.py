@@ -8,100 +8,64 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disinr_monai.errors import InputError
-from disinr_monai.operators.count_model import CountModel
-
-
-def total_variation(image: Tensor, epsilon: float = 1e-6) -> Tensor:
-    r"""Mean isotropic total variation, the channels (real, imaginary) jointly.
-
-    .. math:: \frac{1}{N} \sum_p \sqrt{\textstyle\sum_{d,c} |\partial_d x_c(p)|^2 + \epsilon}
-
-    Args:
-        image: ``(C, *S)`` with two or three spatial axes.
-        epsilon: smoothing, so that the gradient exists where the image is flat.
-    """
-    squares = torch.zeros_like(image[0])
-    for axis in range(1, image.ndim):
-        difference = image.diff(dim=axis).square().sum(0)
-        pad = [0, 0] * (image.ndim - 1 - axis) + [0, 1]
-        squares = squares + nn.functional.pad(difference, pad)
-    return (squares + epsilon).sqrt().mean()
+from disinr_monai.fitting.regularisers import Regulariser
+from disinr_monai.scan import Scan
 
 
 class MeasurementLoss(nn.Module):
-    r"""Data consistency in the measurement domain, with optional total variation.
+    r"""Data consistency in the measurement domain plus regularisers, :math:`L(x) = D(x) + \sum_k \lambda_k R_k(x)`.
 
     .. math::
-        L_1(x) &= \frac{1}{n} \| W P r \|_1 + \lambda\, \mathrm{TV}(x), \qquad r = A x - y \\
-        L_2(x) &= \frac{1}{2 n} \langle W^{1/2} r, P W^{1/2} r \rangle + \lambda\, \mathrm{TV}(x)
+        D_1(x) &= \frac{1}{n} \| W P r \|_1, \qquad r = A x - y \\
+        D_2(x) &= \frac{1}{2 n} \langle W^{1/2} r, P W^{1/2} r \rangle
 
     :math:`P` is the operator's preconditioner (the ramp filter for CT, the identity for Cartesian MRI), :math:`n` the
     number of measured samples and :math:`W` the statistical weights, if used. The square root of the ramp on the
-    residual (:math:`L_2`) makes :math:`A^T P A` nearly the identity and raises the noise less than the whole ramp does
-    (:math:`L_1`).
+    residual (:math:`D_2`) makes :math:`A^T P A` nearly the identity and raises the noise less than the whole ramp does
+    (:math:`D_1`).
 
     Args:
         norm: ``"l1"`` (what related work by the same authors uses) or ``"l2"``.
         precondition: apply the operator's preconditioner.
-        tv_weight: :math:`\lambda`, for images of about unit size.
+        regularisers: :math:`R_k`, each with its own weight (:mod:`disinr_monai.fitting.regularisers`).
         use_weights: use the statistical weights of the measurement where there are any.
 
     Raises:
-        ValueError: unknown norm or negative weight.
+        ValueError: unknown norm.
     """
 
     def __init__(
-        self, norm: str = "l1", precondition: bool = True, tv_weight: float = 0.0, use_weights: bool = False
+        self,
+        norm: str = "l1",
+        precondition: bool = True,
+        regularisers: Sequence[Regulariser] = (),
+        use_weights: bool = False,
     ) -> None:
         super().__init__()
         if norm not in ("l1", "l2"):
             raise ValueError(f"MeasurementLoss: norm must be 'l1' or 'l2', found {norm!r}")
-        if tv_weight < 0:
-            raise ValueError(f"MeasurementLoss: tv_weight must not be negative, found {tv_weight}")
-        self.norm, self.precondition, self.tv_weight, self.use_weights = norm, precondition, tv_weight, use_weights
+        self.norm, self.precondition, self.use_weights = norm, precondition, use_weights
+        self.regularisers = nn.ModuleList(regularisers)
 
     def forward(self, images: Tensor, cases: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Mean loss over a batch: images ``(B, C, *S)`` against ``B`` cases with ``operator`` and ``measurement``."""
-        losses = [self.one(image, **_measured(case)) for image, case in zip(images, cases, strict=True)]
+        """Mean loss over a batch: images ``(B, C, *S)`` against the scans of ``B`` cases."""
+        losses = [self.one(image, case["scan"]) for image, case in zip(images, cases, strict=True)]
         return torch.stack(losses).mean()
 
-    def one(
-        self,
-        image: Tensor,
-        operator,
-        measurement: Tensor,
-        weights: Tensor | None,
-        keep: Tensor | None = None,
-        count_model: CountModel | None = None,
-    ) -> Tensor:
+    def one(self, image: Tensor, scan: Scan, keep: Tensor | None = None) -> Tensor:
         """Loss of one image ``(C, *S)``; ``keep`` masks the measurement (1 = it is used)."""
-        loss = self.data(image, operator, measurement, weights, keep, count_model)
-        if self.tv_weight > 0:
-            if image.ndim < 3:
-                raise InputError(
-                    f"tv_weight: total variation needs whole images, found {image.shape[-1]} scattered points of a "
-                    "streamed fit; set --tv_weight 0"
-                )
-            loss = loss + self.tv_weight * total_variation(image)
+        loss = self.data(image, scan, keep)
+        for regulariser in self.regularisers:
+            if regulariser.weight > 0:
+                loss = loss + regulariser.weight * regulariser(image)
         return loss
 
-    def data(
-        self,
-        image: Tensor,
-        operator,
-        measurement: Tensor,
-        weights: Tensor | None,
-        keep: Tensor | None = None,
-        count_model: CountModel | None = None,
-    ) -> Tensor:
-        """The data term alone."""
-        if count_model is not None:
-            measurement = count_model.corrected(measurement)
-        residual = operator(image) - measurement
+    def data(self, image: Tensor, scan: Scan, keep: Tensor | None = None) -> Tensor:
+        """Data term of one image, without the regularisers."""
+        operator, residual = scan.operator, scan.corrected().residual(image)
         if keep is not None:
             residual = residual * keep
-        weights = weights if self.use_weights else None
+        weights = scan.weights if self.use_weights else None
         if self.norm == "l2":
             residual = residual if weights is None else residual * weights.sqrt()
             filtered = operator.precondition(residual) if self.precondition else residual
@@ -112,19 +76,15 @@ class MeasurementLoss(nn.Module):
         return size.sum() / operator.n_measured
 
     @torch.no_grad()
-    def prediction_error(
-        self, image: Tensor, operator, measurement: Tensor, count_model: CountModel | None = None
-    ) -> Tensor:
-        """How badly each sample is predicted, of the measurement's shape: here the squared residual."""
-        if count_model is not None:
-            measurement = count_model.corrected(measurement)
-        return (operator(image) - measurement).abs().square()
+    def prediction_error(self, image: Tensor, scan: Scan) -> Tensor:
+        """Error with which each sample is predicted, of the measurement's shape: here the squared residual."""
+        return scan.corrected().residual(image).abs().square()
 
 
 class PoissonLoss(MeasurementLoss):
-    r"""Negative log-likelihood of counts, with optional total variation.
+    r"""Negative log-likelihood of counts plus regularisers.
 
-    .. math:: L(x) = \frac{1}{n} \sum_i d(y_i, \hat y_i) + \lambda\, \mathrm{TV}(x_+), \qquad
+    .. math:: L(x) = \frac{1}{n} \sum_i d(y_i, \hat y_i) + \sum_k \lambda_k R_k(x_+), \qquad
         d(y, \hat y) = \hat y - y \log \hat y - (y - y \log y), \qquad \hat y = m(A x_+)
 
     with the case's count model :math:`m`, e.g. :math:`A x + b`. The term in brackets depends on the data only: the
@@ -138,49 +98,31 @@ class PoissonLoss(MeasurementLoss):
     the first iterations, gives a finite slope.
 
     Args:
-        tv_weight: :math:`\lambda`, for images of about unit size.
+        regularisers: :math:`R_k`, as for :class:`MeasurementLoss`.
         floor: expected counts over the mean count below which the logarithm is replaced.
     """
 
-    def __init__(self, tv_weight: float = 0.0, floor: float = 0.01) -> None:
-        super().__init__(tv_weight=tv_weight)
+    def __init__(self, regularisers: Sequence[Regulariser] = (), floor: float = 0.01) -> None:
+        super().__init__(regularisers=regularisers)
         self.floor = floor
 
-    def one(
-        self,
-        image: Tensor,
-        operator,
-        measurement: Tensor,
-        weights: Tensor | None,
-        keep: Tensor | None = None,
-        count_model: CountModel | None = None,
-    ) -> Tensor:
-        """Loss of one image ``(C, *S)``; the weights have no part in it."""
-        return super().one(_NonNegative.apply(image), operator, measurement, weights, keep, count_model)
+    def one(self, image: Tensor, scan: Scan, keep: Tensor | None = None) -> Tensor:
+        """Loss of one image ``(C, *S)``; the statistical weights are not used."""
+        return super().one(_NonNegative.apply(image), scan, keep)
 
-    def data(
-        self,
-        image: Tensor,
-        operator,
-        measurement: Tensor,
-        weights: Tensor | None,
-        keep: Tensor | None = None,
-        count_model: CountModel | None = None,
-    ) -> Tensor:
-        """The data term alone."""
-        size = self._deviance(image, operator, measurement, count_model)
-        return (size if keep is None else size * keep).sum() / operator.n_measured
+    def data(self, image: Tensor, scan: Scan, keep: Tensor | None = None) -> Tensor:
+        """Data term of one image, without the regularisers."""
+        size = self._deviance(image, scan)
+        return (size if keep is None else size * keep).sum() / scan.operator.n_measured
 
     @torch.no_grad()
-    def prediction_error(
-        self, image: Tensor, operator, measurement: Tensor, count_model: CountModel | None = None
-    ) -> Tensor:
-        """The term :math:`d` of each sample."""
-        return self._deviance(image.clamp(min=0), operator, measurement, count_model)
+    def prediction_error(self, image: Tensor, scan: Scan) -> Tensor:
+        """Term :math:`d` of each sample."""
+        return self._deviance(image.clamp(min=0), scan)
 
-    def _deviance(self, image: Tensor, operator, counts: Tensor, count_model: CountModel | None) -> Tensor:
-        integrals = operator(image)
-        expected = integrals if count_model is None else count_model.expected(integrals)
+    def _deviance(self, image: Tensor, scan: Scan) -> Tensor:
+        integrals, counts = scan.operator(image), scan.measurement
+        expected = integrals if scan.counts is None else scan.counts.expected(integrals)
         floor = self.floor * counts.mean().clamp(min=1e-12)
         safe = expected.clamp(min=float(floor))
         value = safe - torch.xlogy(counts, safe) - (counts - torch.xlogy(counts, counts))
@@ -201,7 +143,3 @@ class _NonNegative(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return torch.where((x > 0) | (gradient < 0), gradient, 0)
-
-
-def _measured(case: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: case.get(key) for key in ("operator", "measurement", "weights", "count_model")}

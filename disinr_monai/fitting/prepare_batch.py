@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from torch import Tensor, nn
+from torch import Tensor
 
 from disinr_monai.errors import InputError
 from disinr_monai.runtime.distributed import own_index
 from disinr_monai.runtime.memory import tell_if_full
+from disinr_monai.scan import Scan
 
 
 def collate_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -18,20 +19,18 @@ def collate_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return cases
 
 
-def _to_device(case: dict[str, Any], device: torch.device | str | None) -> dict[str, Any]:
-    def move(value: Any) -> Any:
-        return value.to(device) if isinstance(value, (Tensor, nn.Module)) else value
-
-    return {k: move(v) for k, v in case.items()}
+def to_device(case: dict[str, Any], device: torch.device | str | None) -> dict[str, Any]:
+    """Move a case's tensors and its scan to a device."""
+    return {k: v.to(device) if isinstance(v, (Tensor, Scan)) else v for k, v in case.items()}
 
 
 def _draw(case: dict[str, Any]) -> dict[str, Any]:
-    """One random part of a case, or the case itself where its operator needs the whole image."""
-    part = case["operator"].partition.draw()
-    if part is None:
+    """Draw a random part of a case; the case itself where its operator needs the whole image."""
+    drawn = case["scan"].draw()
+    if drawn is None:
         return case
-    measured = {k: part.select(case[k]) for k in ("measurement", "weights") if case.get(k) is not None}
-    return {**case, **measured, "operator": part.operator, "points": part.at(case["points"])}
+    part_of, part = drawn
+    return {**case, "scan": part, "points": part_of(case["points"])}
 
 
 def prepare_training_batch(
@@ -39,8 +38,8 @@ def prepare_training_batch(
 ):
     """Batch for the trainer: points ``(B, D, *S)``, cases as targets, and the indices of their subject encoders.
 
-    Of a case whose operator can be measured in parts (:meth:`~disinr_monai.operators.partition.Partition.draw`) it
-    holds a random part: points ``(B, D, n)`` and the part's operator and measurement.
+    Of a case whose operator can be measured in parts (:meth:`~disinr_monai.scan.Scan.draw`) it holds a random part:
+    points ``(B, D, n)`` and the scan of the part.
 
     Raises:
         InputError: a case could not be read, or the cases of one batch have different matrix sizes.
@@ -48,7 +47,7 @@ def prepare_training_batch(
     for case in batch:
         if "error" in case:
             raise InputError(case["error"])
-    cases = [_draw(_to_device(case, device)) for case in batch]
+    cases = [_draw(to_device(case, device)) for case in batch]
     if len({case["points"].shape for case in cases}) > 1:
         sizes = sorted({tuple(case["points"].shape[1:]) for case in cases})
         raise InputError(f"batch_size: scans of different matrix sizes {sizes} in one batch; use --batch_size 1")
@@ -70,7 +69,7 @@ def prepare_case(
     case = batch[0]
     if "error" not in case:
         with tell_if_full(str(case["name"]), lambda text: case.update(error=text)):
-            case.update(_to_device(case, device))
+            case.update(to_device(case, device))
     points, reference = case.get("points"), case.get("reference")
     if points is not None:
         points = MetaTensor(points.unsqueeze(0), affine=case["affine"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from disinr_monai.operators.tomography.view_operator import ViewOperator
+from disinr_monai.scan import Scan
 
 # What good scans stay below and most mismatches exceed, by measurement: docs/decisions/0014-the-self-check.md.
 KSPACE_UNEXPLAINED, KSPACE_OVER_NOISE = 0.05, 1.5
@@ -36,8 +37,8 @@ class Residual:
 
 
 @torch.no_grad()
-def measure_residual(case: Mapping[str, Any], image: Tensor) -> Residual:
-    r"""How an image fits its measurement, :math:`r = A x - y`.
+def measure_residual(scan: Scan, image: Tensor) -> Residual:
+    r"""Compare an image with its measurement, :math:`r = A x - y`.
 
     * k-space: the noise is that of the edge of the readout, :math:`u^2 = (\|r\|^2 - n σ^2)_+ / \|y\|^2`;
     * line integrals: neighbouring rays have independent noise, but what an image gets wrong is seen by several, in one
@@ -47,17 +48,17 @@ def measure_residual(case: Mapping[str, Any], image: Tensor) -> Residual:
     * counts: the same with :math:`r = (\hat y - y) / \sqrt{\hat y}`, whose power is 1 if noise is all of it.
 
     Args:
-        case: ``operator``, ``measurement`` and, if it has them, ``weights`` and ``count_model``.
+        scan: the measurement and its forward model.
         image: ``(C, *S)`` on the operator's grid.
     """
-    operator, measured, model = case["operator"], case["measurement"], case.get("count_model")
+    operator, measured, model = scan.operator, scan.measurement, scan.counts
     if model is not None:
         # An image of counts is read as max(x, 0), see PoissonLoss.
         expected = model.expected(operator(image.clamp(min=0)))
         deviation = expected.clamp(min=0.01 * float(measured.mean())).sqrt()
         residual, signal = (expected - measured) / deviation, (measured - model.background) / deviation
         return Residual("counts", *_by_neighbours(residual, signal))
-    residual = operator(image) - measured
+    residual = scan.residual(image)
     left, whole = float(residual.abs().square().mean()), float(measured.abs().square().mean())
     if measured.is_complex():
         noise = operator.noise.energy(operator.noise.variance(measured))
@@ -66,7 +67,7 @@ def measure_residual(case: Mapping[str, Any], image: Tensor) -> Residual:
         return Residual("k-space", share, left / noise if noise > 0 else math.nan)
     if not isinstance(operator, ViewOperator):
         return Residual("samples", math.sqrt(left / max(whole, 1e-30)))
-    root = 1.0 if case.get("weights") is None else case["weights"].sqrt()
+    root = 1.0 if scan.weights is None else scan.weights.sqrt()
     unexplained, _, structured = _by_neighbours(root * residual, root * measured)
     return Residual("integrals", unexplained, structured=structured)
 

@@ -9,30 +9,30 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.inferers import Inferer
 from monai.utils import CommonKeys
 from torch import Tensor
 
 from disinr_monai.errors import InputError
+from disinr_monai.fitting.case_inferer import CaseInferer
 from disinr_monai.fitting.self_check import SelfCheck
 from disinr_monai.grid import output_grid
-from disinr_monai.methods import DirectInverse
+from disinr_monai.handlers.compare import CompareBaselines, table_row
 from disinr_monai.modality import facts_of
 from disinr_monai.output.dicom import DicomWriter
-from disinr_monai.output.metrics import image_metrics, to_display
+from disinr_monai.output.metrics import to_display
 from disinr_monai.output.report import Report
 from disinr_monai.output.tables import summarise, summary_table, write_metrics
 from disinr_monai.output.write_case import CaseWriter, view_affine
 from disinr_monai.runtime.distributed import gather_on_first, rank, world_size
 from disinr_monai.runtime.files import prepare_output_dir
-from disinr_monai.runtime.memory import peak_memory_mb, tell_if_full
+from disinr_monai.runtime.memory import tell_if_full
 from disinr_monai.runtime.names import Names
 
 logger = logging.getLogger(__name__)
 
 
 class SaveCases:
-    """Write what a reconstruction run gives: files, picture and metrics of every case, and a report of all.
+    """Write files, picture and metrics of every case, and a report of all.
 
     In ``output_dir``: ``NAME/NAME_recon.nii.gz`` (float32, the source's affine; HU for CT, magnitude for MRI),
     ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error), ``metrics.csv`` (one row a case and
@@ -49,8 +49,7 @@ class SaveCases:
         inferer: the method that the evaluator runs (asked for its number of iterations).
         modality: how images are shown and saved.
         method: its name in the tables.
-        peers: other methods by name, run on the same operator and measurement where a reference exists, so that their
-            numbers stand beside ours.
+        baselines: methods by name to compare with (:class:`~disinr_monai.handlers.compare.CompareBaselines`).
         save_complex: also write the complex MRI image, ``NAME_recon_complex.nii.gz``.
         save_numpy: also write ``NAME_recon.npy``.
         dicom: also write ``NAME/dicom/*.dcm`` (:class:`disinr_monai.output.dicom.DicomWriter`).
@@ -67,10 +66,10 @@ class SaveCases:
     def __init__(
         self,
         output_dir: str,
-        inferer: Inferer,
+        inferer: CaseInferer,
         modality: str,
         method: str = "disinr",
-        peers: Mapping[str, Inferer] | None = None,
+        baselines: Mapping[str, CaseInferer] | None = None,
         save_complex: bool = False,
         save_numpy: bool = False,
         dicom: bool = False,
@@ -79,19 +78,17 @@ class SaveCases:
         output_spacing: float | Sequence[float] | None = None,
     ) -> None:
         self.output_dir, self.inferer, self.modality, self.method = Path(output_dir), inferer, modality, method
-        self.peers, self.report, self.output_spacing = dict(peers or {}), report, output_spacing
+        self.report, self.output_spacing = report, output_spacing
         if output_spacing is not None:
             output_grid((1, 1, 1), np.eye(4), output_spacing)  # a wrong value is refused before anything is fitted
         self._facts = facts_of(modality)
         writer = DicomWriter(self._facts.dicom, method, anonymize=names is not None and names.everywhere)
-        self._files = CaseWriter(
-            self.output_dir, modality, self._facts, save_complex, save_numpy, writer if dicom else None
-        )
+        self._files = CaseWriter(self.output_dir, self._facts, save_complex, save_numpy, writer if dicom else None)
         self.rows: list[dict[str, Any]] = []
         self.pictures: list[Path] = []
         self.failures: list[str] = []
         self._numbers: dict[str, list[int]] = {}
-        self._check = SelfCheck()
+        self._check, self._compare = SelfCheck(), CompareBaselines(baselines, modality)
         self._started, self._case = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
@@ -118,7 +115,7 @@ class SaveCases:
         case = engine.state.batch[0]
         prediction = engine.state.output[CommonKeys.PRED]
         if prediction is None:
-            self._fail(case["error"])
+            self._fail(self.inferer.error)
             return
         with tell_if_full(str(case["name"]), self._fail):
             self._save(case, prediction, seconds)
@@ -127,29 +124,21 @@ class SaveCases:
         info = case["info"]
         logger.info("%s (%s): %s", case["name"], info.get("source", "-"), info.get("read_as", "-"))
         image = torch.as_tensor(prediction)[0].detach()
-        rows = [self._row(case, self.method, image, seconds, self.inferer)]
+        rows = [table_row(case, self.method, image, seconds, self.inferer, self.modality)]
         marks = self._check(case, self.inferer)
         rows[0] |= {"marks": "; ".join(marks)} if marks else {}
         history = list(self.inferer.history)
         images: dict[str, Tensor] = {}
-        if "reference" not in case or not any(isinstance(peer, DirectInverse) for peer in self.peers.values()):
-            direct = DirectInverse()(None, None, case=case)
-            if direct is None:
-                self._fail(f"direct inverse: {case.pop('error')}")
-            else:
-                images["direct inverse"] = direct[0]
-        if "reference" in case:
-            for name, peer in self.peers.items():
-                started = time.perf_counter()
-                other = peer(None, None, case=case)
-                if other is None:
-                    self._fail(f"{name}: {case.pop('error')}")
-                else:
-                    images[name] = other[0]
-                    rows.append(self._row(case, name, images[name], time.perf_counter() - started, peer))
+        for other in self._compare(case):
+            if other.image is None:
+                self._fail(f"{other.name}: {other.error}")
+                continue
+            images[other.name] = other.image
+            rows += [] if other.row is None else [other.row]
         images[self.method] = image
         titles = {row["method"]: _title(row) for row in rows}
-        panels = {titles.get(name, name): self._display(case, panel) for name, panel in images.items()}
+        images = {titles.get(name, name): panel for name, panel in images.items()}
+        panels = {title: to_display(panel, self.modality, case["image_scale"]) for title, panel in images.items()}
         try:
             picture = self._files.write(case, image, panels, self._output(case, image))
         except InputError as error:
@@ -160,7 +149,7 @@ class SaveCases:
         self._add("pictures", picture)
         write_metrics(self._own_table(), self.rows)
         if self.report is not None:
-            self._tell(case, rows, {titles.get(name, name): panel for name, panel in images.items()}, history, marks)
+            self._report(case, rows, images, history, marks)
 
     def _output(self, case: dict[str, Any], image: Tensor) -> tuple[Tensor, np.ndarray] | None:
         """Image and affine at ``output_spacing``, if it is given."""
@@ -169,7 +158,7 @@ class SaveCases:
         points, affine = output_grid(image.shape[1:], np.asarray(case["affine"], dtype=float), self.output_spacing)
         return self.inferer.at(points.to(image.device), image), affine
 
-    def _tell(
+    def _report(
         self,
         case: dict[str, Any],
         rows: list[dict[str, Any]],
@@ -200,23 +189,6 @@ class SaveCases:
     def _add(self, name: str, item: Any) -> None:
         getattr(self, name).append(item)
         self._numbers[name].append(self._case)
-
-    def _display(self, case: dict[str, Any], image: Tensor) -> Tensor:
-        return to_display(image, self.modality, case["image_scale"])
-
-    def _row(
-        self, case: dict[str, Any], method: str, image: Tensor, seconds: float, inferer: Inferer
-    ) -> dict[str, Any]:
-        row = {"case": case["name"], "subject": case["subject"], "method": method}
-        if "reference" in case:
-            row |= image_metrics(self._display(case, image), to_display(case["reference"], self.modality))
-        row |= {"seconds": seconds, "iterations": inferer.iterations_run, "peak_memory_mb": peak_memory_mb()}
-        fallbacks = [entry["fallback"] for entry in inferer.history if "fallback" in entry]
-        if fallbacks:
-            row["fallback"] = max(fallbacks)
-        if inferer.residual is not None:
-            row["residual"] = inferer.residual.unexplained
-        return row
 
     def _own_table(self) -> Path:
         return self.output_dir / ("metrics.csv" if world_size() == 1 else f"metrics_rank{rank()}.csv")

@@ -1,8 +1,8 @@
-"""What the classical methods share: the check of what they are given."""
-
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,43 +10,27 @@ from torch import Tensor, nn
 from disinr_monai.errors import InputError
 from disinr_monai.fitting.case_inferer import CaseInferer
 from disinr_monai.numerics.conjugate_gradients import conjugate_gradients
-from disinr_monai.operators.count_model import CountModel
-from disinr_monai.operators.linear_operator import LinearOperator
+from disinr_monai.scan import Scan
 
 
 class ClassicalMethod(CaseInferer):
-    """A reconstruction without a network; subclasses write :meth:`solve`."""
+    """Reconstruction without a network; subclasses write :meth:`solve`."""
 
-    def reconstruct(
-        self,
-        points: Tensor | None = None,
-        network: nn.Module | None = None,
-        *,
-        operator: LinearOperator,
-        measurement: Tensor,
-        weights: Tensor | None = None,
-        **counts: CountModel,
-    ) -> Tensor:
-        """Reconstruct one image ``(C, *S)`` from one measurement; ``points`` and ``network`` are ignored.
-
-        ``counts`` holds the ``count_model`` for a method with ``takes_counts`` and is empty for others.
-
-        Raises:
-            ValueError: measurement or weights do not have the shape of the operator's range.
-        """
-        for name, tensor in (("measurement", measurement), ("weights", weights)):
-            if tensor is not None and tuple(tensor.shape) != operator.range_shape:
-                raise ValueError(
-                    f"{type(self).__name__}: {name} must have the operator's shape {operator.range_shape}, "
-                    f"found {tuple(tensor.shape)}"
-                )
+    def reconstruct(self, points: Tensor | None, network: nn.Module | None, case: Mapping[str, Any]) -> Tensor:
+        """Reconstruct the image ``(C, *S)`` of a case's scan; ``points`` and ``network`` are ignored."""
         self.iterations_run = getattr(self, "n_iterations", 0)
         with torch.no_grad():
-            return self.solve(operator, measurement, weights, **counts)
+            return self.solve(case["scan"])
 
     @abstractmethod
-    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
-        """The image ``(C, *S)`` of a checked measurement; runs without gradients."""
+    def solve(self, scan: Scan) -> Tensor:
+        """Reconstruct the image ``(C, *S)`` of a scan; called without gradients."""
+
+
+def far_apart(subsets: list[Scan]) -> list[Scan]:
+    """Order subsets of views so that those far apart in angle follow each other (multiples of the golden ratio)."""
+    order = sorted(range(len(subsets)), key=lambda i: (i * 0.6180339887) % 1.0)
+    return [subsets[i] for i in order]
 
 
 class DirectInverse(ClassicalMethod):
@@ -54,9 +38,9 @@ class DirectInverse(ClassicalMethod):
 
     fits_data = False
 
-    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
-        """``operator.direct_inverse(measurement)``; the weights have no part in it."""
-        return operator.direct_inverse(measurement).clone()
+    def solve(self, scan: Scan) -> Tensor:
+        """Apply the operator's ``direct_inverse``; the weights are not used."""
+        return scan.operator.direct_inverse(scan.measurement).clone()
 
 
 class ConjugateGradient(ClassicalMethod):
@@ -87,16 +71,15 @@ class ConjugateGradient(ClassicalMethod):
         self.tolerance = tolerance
         self.use_weights = use_weights
 
-    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
+    def solve(self, scan: Scan) -> Tensor:
         """Solve for the image ``(C, *S)``."""
-        scale = 1 / operator.norm_squared()
-        weights = weights if self.use_weights else None
+        scale = 1 / scan.operator.norm_squared()
+        scan = scan if self.use_weights else scan.tempered(0)
 
         def normal(image: Tensor) -> Tensor:
-            return operator.gram(image, weights) * scale + self.l2_weight * image
+            return scan.gram(image) * scale + self.l2_weight * image
 
-        right = operator.adjoint(measurement if weights is None else measurement * weights) * scale
-        return conjugate_gradients(normal, right, self.n_iterations, self.tolerance)
+        return conjugate_gradients(normal, scan.adjoint() * scale, self.n_iterations, self.tolerance)
 
 
 class SIRT(ClassicalMethod):
@@ -122,12 +105,13 @@ class SIRT(ClassicalMethod):
         self.relaxation = relaxation
         self.non_negative = non_negative
 
-    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
-        """Iterate; the statistical weights have no part in it.
+    def solve(self, scan: Scan) -> Tensor:
+        """Iterate; the statistical weights are not used.
 
         Raises:
             InputError: the measurement is complex, so the rows of the operator have no sums.
         """
+        operator, measurement = scan.operator, scan.measurement
         if measurement.is_complex():
             raise InputError(
                 "SIRT: expected a real measurement such as a sinogram, found a complex one; "

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from disinr_monai.errors import InputError
 from disinr_monai.methods.classical import ClassicalMethod
-from disinr_monai.operators.linear_operator import LinearOperator
+from disinr_monai.scan import Scan
 
 
 class L1Wavelet(ClassicalMethod):
@@ -33,12 +33,13 @@ class L1Wavelet(ClassicalMethod):
         self.n_iterations = n_iterations
         self.wavelet = wavelet
 
-    def solve(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None) -> Tensor:
+    def solve(self, scan: Scan) -> Tensor:
         """Reconstruct the complex image as ``(2, H, W)``.
 
         Raises:
             InputError: the measurement is not k-space.
         """
+        operator, measurement = scan.operator, scan.measurement
         if not measurement.is_complex():
             raise InputError(
                 f"L1Wavelet: expected complex k-space (MRI), found a real measurement of {type(operator).__name__}; "
@@ -46,11 +47,11 @@ class L1Wavelet(ClassicalMethod):
             )
         import sigpy  # Imported here: SigPy takes a second and only this method needs it.
 
-        target = operator.adjoint(measurement if weights is None else measurement * weights)
+        target = scan.adjoint()
 
         def slope(image: NDArray) -> NDArray:
             values = torch.from_numpy(image).to(measurement)
-            gradient = operator.gram(torch.stack((values.real, values.imag)), weights) - target
+            gradient = scan.gram(torch.stack((values.real, values.imag))) - target
             return torch.complex(*gradient).cpu().numpy()
 
         transform = sigpy.linop.Wavelet(operator.domain_shape[1:], wave_name=self.wavelet)

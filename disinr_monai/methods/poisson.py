@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from disinr_monai.errors import InputError
-from disinr_monai.methods.classical import ClassicalMethod
+from disinr_monai.methods.classical import ClassicalMethod, far_apart
 from disinr_monai.methods.tv_prox import TotalVariationProx
-from disinr_monai.operators.count_model import CountModel, EmissionCounts, TransmissionCounts
-from disinr_monai.operators.linear_operator import LinearOperator
+from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
+from disinr_monai.scan import Scan
 
 
 class MLEM(ClassicalMethod):
@@ -45,37 +47,30 @@ class MLEM(ClassicalMethod):
         self.n_iterations, self.n_subsets = n_iterations, n_subsets
         self.tv_weight, self.n_prox_iterations = tv_weight, n_prox_iterations
 
-    def solve(
-        self,
-        operator: LinearOperator,
-        measurement: Tensor,
-        weights: Tensor | None,
-        count_model: CountModel | None = None,
-    ) -> Tensor:
-        """Iterate from a uniform image; the weights have no part in it.
+    def solve(self, scan: Scan) -> Tensor:
+        """Iterate from a uniform image; the weights are not used.
 
         Raises:
             InputError: the operator or the counts have negative entries, or the scan is no emission scan.
         """
-        model = EmissionCounts() if count_model is None else count_model
-        if not operator.is_additive or not isinstance(model, EmissionCounts):
+        operator, measurement = scan.operator, scan.measurement
+        scan = replace(scan, weights=None, counts=EmissionCounts() if scan.counts is None else scan.counts)
+        if not operator.is_additive or not isinstance(scan.counts, EmissionCounts):
             raise InputError("MLEM: expected an emission scan (PET), found another; use a method of its own modality")
         if float(measurement.min()) < 0:
             raise InputError(f"MLEM: expected counts of at least 0, found {float(measurement.min()):g}")
         size = max(measurement.shape[1] // self.n_subsets, 1)
-        parts = [(operator, lambda values: values)] if self.n_subsets == 1 else operator.partition.subsets(size)
-        order = sorted(range(len(parts)), key=lambda i: (i * 0.6180339887) % 1.0)  # neighbours far apart in angle
-        steps = [(part, select(measurement), model.part(select)) for part, select in (parts[i] for i in order)]
-        sums = [part.adjoint(torch.ones_like(y)) for part, y, _ in steps]
-        tv_weight = self.tv_weight * float(torch.stack(sums).sum(0).max()) ** 0.5 / len(steps)
+        parts = far_apart([scan] if self.n_subsets == 1 else scan.subsets(size))
+        sums = [part.operator.adjoint(torch.ones_like(part.measurement)) for part in parts]
+        tv_weight = self.tv_weight * float(torch.stack(sums).sum(0).max()) ** 0.5 / len(parts)
         seen = torch.stack(sums).amin(0) > 1e-4 * torch.stack(sums).max()
         image = torch.where(seen, 1.0, 0.0)
         prox = TotalVariationProx(operator.domain_shape, image, non_negative=True) if self.tv_weight > 0 else None
         for _ in range(self.n_iterations):
-            for (part, y, here), total in zip(steps, sums, strict=True):
-                expected = here.expected(part(image))
-                ratio = torch.where(expected > 0, y / expected.clamp(min=1e-12), 0.0)
-                image = torch.where(seen, image * part.adjoint(ratio) / total.clamp(min=1e-12), 0.0)
+            for part, total in zip(parts, sums, strict=True):
+                expected = part.counts.expected(part.operator(image))
+                ratio = torch.where(expected > 0, part.measurement / expected.clamp(min=1e-12), 0.0)
+                image = torch.where(seen, image * part.operator.adjoint(ratio) / total.clamp(min=1e-12), 0.0)
                 if prox is not None:
                     metric = total / image.clamp(min=1e-3 * float(image.max()))
                     prox.set_metric(metric.clamp(min=1e-6 * float(metric.max())))
@@ -111,28 +106,23 @@ class SeparableSurrogates(ClassicalMethod):
             )
         self.n_iterations, self.tv_weight, self.n_prox_iterations = n_iterations, tv_weight, n_prox_iterations
 
-    def solve(
-        self,
-        operator: LinearOperator,
-        measurement: Tensor,
-        weights: Tensor | None,
-        count_model: CountModel | None = None,
-    ) -> Tensor:
-        """Iterate from filtered back-projection; the weights have no part in it.
+    def solve(self, scan: Scan) -> Tensor:
+        """Iterate from filtered back-projection; the weights are not used.
 
         Raises:
             InputError: the scan is no transmission scan.
         """
-        if not isinstance(count_model, TransmissionCounts):
+        operator, measurement, model = scan.operator, scan.measurement, scan.counts
+        if not isinstance(model, TransmissionCounts):
             raise InputError(
                 "SeparableSurrogates: expected a transmission scan, found another; add configs/transmission.json"
             )
         lengths = operator(torch.ones(operator.domain_shape).to(measurement))
-        image = operator.direct_inverse(count_model.corrected(measurement)).clamp(min=0)
+        image = operator.direct_inverse(model.corrected(measurement)).clamp(min=0)
         prox = TotalVariationProx(operator.domain_shape, image, non_negative=True) if self.tv_weight > 0 else None
         unit = None
         for _ in range(self.n_iterations):
-            slope, curvature = _surrogate(operator(image), measurement, count_model)
+            slope, curvature = _surrogate(operator(image), measurement, model)
             metric = operator.adjoint(curvature * lengths)
             metric = metric.clamp(min=1e-4 * float(metric.max()))
             image = image - operator.adjoint(slope) / metric

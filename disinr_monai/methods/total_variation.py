@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from disinr_monai.methods.classical import ClassicalMethod
+from disinr_monai.methods.classical import ClassicalMethod, far_apart
 from disinr_monai.methods.tv_prox import TotalVariationProx
-from disinr_monai.operators.linear_operator import LinearOperator
-from disinr_monai.scan import tempered
+from disinr_monai.scan import Scan
 
 
 class TotalVariation(ClassicalMethod):
-    r"""Least squares with isotropic total variation, the classical method to beat.
+    r"""Least squares with isotropic total variation, the strongest baseline.
 
     .. math:: \min_x \; \frac{1}{2L} \|W^{1/2}(A x - y)\|^2 + λ \sum_i |(\nabla x)_i|, \qquad L = \|A^H A\|
 
@@ -62,66 +63,61 @@ class TotalVariation(ClassicalMethod):
         self.weight_power = weight_power
         self.absolute = absolute
 
-    def solve(
-        self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None, start: Tensor | None = None
-    ) -> Tensor:
-        """Minimise from ``start``, by default the direct inverse."""
-        weights = tempered(weights, self.weight_power)
-        image = operator.direct_inverse(measurement) if start is None else start.clone()
-        if operator.is_additive and not measurement.is_complex():
-            return self._subsets(operator, measurement, weights, image)
-        return self._fista(operator, measurement, weights, image)
+    def solve(self, scan: Scan, initial: Tensor | None = None) -> Tensor:
+        """Minimise from ``initial``, by default the direct inverse."""
+        scan = scan.tempered(self.weight_power)
+        image = scan.operator.direct_inverse(scan.measurement) if initial is None else initial.clone()
+        if scan.operator.is_additive and not scan.measurement.is_complex():
+            return self._subsets(scan, image)
+        return self._fista(scan, image)
 
-    def _fista(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None, image: Tensor) -> Tensor:
-        norm = operator.norm_squared()
+    def _fista(self, scan: Scan, image: Tensor) -> Tensor:
+        norm = scan.operator.norm_squared()
         tv_weight = self.tv_weight / norm if self.absolute else self.tv_weight
         # The power method approaches the norm from below.
         step = 0.95
-        if weights is not None:
-            step *= norm / _weighted_norm(operator, weights)
-        prox = TotalVariationProx(operator.domain_shape, image, self.non_negative)
-        target = operator.adjoint(measurement if weights is None else measurement * weights)
+        if scan.weights is not None:
+            step *= norm / _weighted_norm(scan)
+        prox = TotalVariationProx(scan.operator.domain_shape, image, self.non_negative)
+        target = scan.adjoint()
         momentum, t = image, 1.0
         for _ in range(self.n_iterations):
-            slope = operator.gram(momentum, weights) - target
+            slope = scan.gram(momentum) - target
             following = prox(torch.add(momentum, slope, alpha=-step / norm), step * tv_weight, self.n_prox_iterations)
             image, momentum, t = _accelerate(image, following, momentum, t)
         return image
 
-    def _subsets(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None, image: Tensor) -> Tensor:
-        weights = torch.ones_like(measurement) if weights is None else weights
-        metric = operator.adjoint(weights * operator(torch.ones_like(image)))
+    def _subsets(self, scan: Scan, image: Tensor) -> Tensor:
+        if scan.weights is None:
+            scan = replace(scan, weights=torch.ones_like(scan.measurement))
+        operator = scan.operator
+        metric = operator.adjoint(scan.weights * operator(torch.ones_like(image)))
         # A pixel that hardly any ray meets would take a step without bounds.
         metric = metric.clamp(min=1e-3 * float(metric.max()))
         tv_weight = self.tv_weight if self.absolute else self.tv_weight * operator.norm_squared()
         if self.non_negative:
             image = image.clamp(min=0)
         prox = TotalVariationProx(operator.domain_shape, image, self.non_negative, metric)
-        for parts, n_iterations in self._plan(operator):
-            # Subsets far apart in angle follow each other (multiples of the golden ratio).
-            order = sorted(range(len(parts)), key=lambda i: (i * 0.6180339887) % 1.0)
-            parts = [(part, select(measurement), select(weights)) for part, select in (parts[i] for i in order)]
+        for parts, n_iterations in self._plan(scan):
             momentum, t = image, 1.0
             for i in range(n_iterations):
-                part, y, w = parts[i % len(parts)]
-                slope = part.adjoint(w * (part(momentum) - y)).mul_(len(parts)).div_(metric)
+                part = parts[i % len(parts)]
+                slope = part.operator.adjoint(part.weights * part.residual(momentum)).mul_(len(parts)).div_(metric)
                 following = prox(momentum - slope, tv_weight, self.n_prox_iterations)
                 # Gradients of subsets disagree at random: only those of all views may ask for a restart.
                 image, momentum, t = _accelerate(image, following, momentum, t, restart=len(parts) == 1)
         return image
 
-    def _plan(self, operator: LinearOperator) -> list[tuple[list, int]]:
+    def _plan(self, scan: Scan) -> list[tuple[list[Scan], int]]:
         """Ordered subsets of each phase and its number of iterations: small ones, three times as large, all views."""
-        whole = [(operator, lambda values: values)]
-        small = operator.partition.subsets(6)
-        large = operator.partition.subsets(18)
+        small, large = far_apart(scan.subsets(6)), far_apart(scan.subsets(18))
         if len(small) < 2:
-            return [(whole, self.n_iterations)]
+            return [([scan], self.n_iterations)]
         n = self.n_iterations
         # Small subsets with momentum drift away from the minimum after some hundred steps: their number is bounded.
         first = min(round(0.64 * n), 160)
         middle = round(0.8 * (n - first))
-        return [(small, first), (large, middle), (whole, n - first - middle)]
+        return [(small, first), (large, middle), ([scan], n - first - middle)]
 
 
 def _accelerate(
@@ -135,10 +131,10 @@ def _accelerate(
     return following, torch.add(following, change, alpha=(previous_t - 1) / t), t
 
 
-def _weighted_norm(operator: LinearOperator, weights: Tensor, n_iterations: int = 20) -> float:
-    x = operator.adjoint(weights)
-    value = torch.zeros(())
+def _weighted_norm(scan: Scan, n_iterations: int = 20) -> float:
+    operator, value = scan.operator, torch.zeros(())
+    x = operator.adjoint(scan.weights)
     for _ in range(n_iterations):
-        x = operator.adjoint(weights * operator(x / torch.linalg.vector_norm(x)))
+        x = operator.adjoint(scan.weights * operator(x / torch.linalg.vector_norm(x)))
         value = torch.linalg.vector_norm(x)
     return float(value)

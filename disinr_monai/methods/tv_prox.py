@@ -32,11 +32,6 @@ def add_gradient_adjoint(image: Tensor, field: Tensor) -> Tensor:
     return image
 
 
-def total_variation(image: Tensor) -> float:
-    r"""Isotropic total variation :math:`\sum_i |(\nabla x)_i|` of ``(C, *S)``, jointly over axes and channels."""
-    return float(torch.linalg.vector_norm(gradient(image), dim=(0, 1)).sum())
-
-
 def _front(field: Tensor, axis: int) -> Tensor:
     component = field[axis]
     return component.narrow(axis + 1, 0, component.shape[axis + 1] - 1)

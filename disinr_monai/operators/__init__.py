@@ -7,17 +7,21 @@ from disinr_monai.operators.non_cartesian import NonCartesianFourier
 from disinr_monai.operators.samples import Identity, Samples
 from disinr_monai.operators.tomography.beams import FanBeam, ParallelBeam
 from disinr_monai.operators.tomography.cone_beam import ConeBeam
+from disinr_monai.operators.tomography.geometry import ConeGeometry, FanGeometry, ParallelGeometry
 from disinr_monai.operators.tomography.pet import PETProjection
 
 __all__ = [
     "ConeBeam",
+    "ConeGeometry",
     "FanBeam",
+    "FanGeometry",
     "Identity",
     "LinearOperator",
     "MultiCoilFourier",
     "NonCartesianFourier",
     "PETProjection",
     "ParallelBeam",
+    "ParallelGeometry",
     "PerFrame",
     "Samples",
     "fft2c",

@@ -1,4 +1,4 @@
-"""What the prior's training scans were like, so that a scan unlike all of them does not pass without a word."""
+"""Ranges of the prior's training scans, to warn of a scan outside of them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-from disinr_monai.operators import LinearOperator
-from disinr_monai.scan import tempered
+from disinr_monai.scan import Scan
 
 Domain = dict[str, list[float]]
-"""Name of a number to its smallest and largest value over the training scans."""
+"""Smallest and largest value of each number over the training scans."""
 
 # A scan is unlike the others where a number leaves their range by more than this part of it and this factor.
 _MARGIN_SHARE, _MARGIN_FACTOR = 0.25, 1.25
 
 
-def describe(
-    operator: LinearOperator, measurement: Tensor, weights: Tensor | None, start: Tensor, weight_power: float
-) -> dict[str, float]:
-    r"""Numbers that say what a scan is like, from its measurement and its classical image :math:`x_0` alone.
+def characterise(scan: Scan, initial: Tensor, weight_power: float) -> dict[str, float]:
+    r"""Characterise a scan by numbers, from its measurement and its classical image :math:`x_0` alone.
 
     * ``undersampling``: the operator's own number;
     * ``noise``: standard deviation of the noise in the image over the root mean square of :math:`x_0`;
@@ -30,25 +27,24 @@ def describe(
     * ``filling``: share of pixels above a tenth of the 99th percentile.
 
     Args:
-        operator, measurement, weights: of the scan.
-        start: :math:`x_0`, ``(C, *S)``.
-        weight_power: of the statistical weights, as in the start.
+        scan: weights as measured.
+        initial: :math:`x_0`, ``(C, *S)``.
+        weight_power: of the statistical weights, as in the initial image.
     """
-    size = torch.linalg.vector_norm(start, dim=0)
-    power = float(start.square().sum(0).mean()) + 1e-20
-    gradient = sum(float(torch.diff(start, dim=axis).square().sum(0).mean()) for axis in range(1, start.ndim))
-    variance = operator.noise.variance(measurement, weights)
-    fair = tempered(weights, weight_power)
-    noise = float(operator.noise.image(variance).square().mean())
+    size = torch.linalg.vector_norm(initial, dim=0)
+    power = float(initial.square().sum(0).mean()) + 1e-20
+    gradient = sum(float(torch.diff(initial, dim=axis).square().sum(0).mean()) for axis in range(1, initial.ndim))
+    variance, tempered = scan.noise_variance(), scan.tempered(weight_power)
+    noise = float(scan.operator.noise.image(variance).square().mean())
     found = {
-        "undersampling": operator.undersampling(),
+        "undersampling": scan.operator.undersampling(),
         "noise": math.sqrt(noise / power),
         "roughness": math.sqrt(gradient / power),
         "filling": float((size > 0.1 * _percentile(size, 0.99)).float().mean()),
     }
-    expected = operator.noise.energy(variance, fair)
+    expected = tempered.noise_energy(variance)
     if expected > 0:
-        found["misfit"] = float(operator.noise.residual_energy(operator(start) - measurement, fair)) / expected
+        found["misfit"] = float(tempered.residual_energy(initial)) / expected
     return found
 
 
@@ -60,7 +56,7 @@ def include(domain: Domain, numbers: dict[str, float]) -> None:
 
 
 def outside(domain: Domain, numbers: dict[str, float]) -> list[str]:
-    """What is unlike the training scans, as ``"undersampling 5.1 (trained on 0.9 to 2.1)"``; empty if nothing is."""
+    """List the numbers out of the training scans' ranges, as ``"undersampling 5.1 (trained on 0.9 to 2.1)"``."""
     found = []
     for name, (low, high) in domain.items():
         value = numbers.get(name)

@@ -11,30 +11,20 @@ from torch import Tensor, nn
 
 from disinr_monai.methods.total_variation import TotalVariation
 from disinr_monai.networks.refiner import Refiner
-from disinr_monai.operators import LinearOperator
 from disinr_monai.prior.data_consistency import data_consistency
 from disinr_monai.prior.domain import Domain
-from disinr_monai.scan import tempered
+from disinr_monai.scan import Scan
 
 # Brings differences of images, residual, noise to the order of the image; the correction comes back by the inverse.
 _DIFFERENCE, _RESIDUAL, _NOISE, _CORRECTION = 10.0, 10.0, 5.0, 0.1
 
 
 @dataclass
-class Scan:
-    """What was measured: operator, measurement, and weights as they shall count (None: all the same)."""
-
-    operator: LinearOperator
-    measurement: Tensor
-    weights: Tensor | None = None
-
-
-@dataclass
 class PriorInputs:
-    """What the prior sees of one scan at first.
+    """Features of one scan for the first pass of the prior.
 
     Args:
-        features: ``(3 C + 2, *S)``: start, weaker start - start, residual, noise, undersampling.
+        features: ``(3 C + 2, *S)``: initial image, weaker - initial, residual, noise, undersampling.
         gain: what was divided out of the image.
         phase: what was removed from it, complex ``S`` of size 1, or None.
     """
@@ -44,7 +34,7 @@ class PriorInputs:
     phase: Tensor | None
 
     def image(self, values: Tensor) -> Tensor:
-        """Values ``(C, *S)`` in the prior's frame to an image."""
+        """Map values ``(C, *S)`` in the prior's frame to an image."""
         return _rotate(values * self.gain, self.phase)
 
     def frame(self, image: Tensor) -> Tensor:
@@ -52,44 +42,44 @@ class PriorInputs:
         return _rotate(image / self.gain, None if self.phase is None else self.phase.conj())
 
     def to(self, device: torch.device) -> PriorInputs:
-        """The same on a device."""
+        """Move the features to a device."""
         phase = None if self.phase is None else self.phase.to(device)
         return PriorInputs(self.features.to(device), self.gain, phase)
 
 
 class LearnedPrior(nn.Module):
-    r"""An image prior that is learned from raw measurements alone and shared by all subjects.
+    r"""Image prior learned from raw measurements alone and shared by all subjects.
 
     .. math::
-        f_k &= x_k + H R_θ(x_k,\, x_\text{weak} - x_0,\, A^T K (y - A x_k),\, σ,\, u,\, x_k - x_0),
+        f_k &= x_k + H R_θ(x_k,\, x_\text{weaker} - x_0,\, A^T K (y - A x_k),\, σ,\, u,\, x_k - x_0),
         \qquad x_0 = x_\text{TV} \\
         x_{k+1} &= \arg\min_x \tfrac12 \|W^{1/2}(A x - y)\|^2 + \tfrac{λ_k}{2} \|x - f_k\|^2
 
-    The classical image is the start; a small network :math:`R_θ` (:class:`~disinr_monai.networks.refiner.Refiner`)
+    The initial image is classical; a small network :math:`R_θ` (:class:`~disinr_monai.networks.refiner.Refiner`)
     looks at its neighbourhoods, at what a weaker regulariser would have kept, at the residual as an image, at the noise
     and at how much was measured, and corrects it; then the image is brought back to the data, with a learned
-    :math:`λ_k`. :math:`H` takes out the lowest frequencies of the correction (2 cycles a field of view): the start
-    has them right, and a loss on held-out projections does not see them, so that thick patients came out too dark.
-    Every further pass of the same network sees what the one before left (Aggarwal et al., MoDL, IEEE Trans. Med.
-    Imaging 38:394, 2019).
+    :math:`λ_k`. :math:`H` is a high-pass filter on the correction (above 2 cycles a field of view). Without it, large
+    patients were reconstructed too dark, because the held-out loss is insensitive to the lowest frequencies. Every
+    further pass of the same network sees the image of the pass before (Aggarwal et al., MoDL, IEEE Trans. Med. Imaging
+    38:394, 2019).
 
     It is trained by predicting measurements that were held out (SSDU, Yaman et al., Magn. Reson. Med. 84:3172, 2020;
     Noise2Inverse, Hendriksen et al., IEEE Trans. Comput. Imaging 6:1320, 2020), so no clean image is ever needed.
-    Training and use share :meth:`inputs` and :meth:`step`, to the last iteration of the start: another start costs
-    1 dB.
+    Training and use share :meth:`inputs` and :meth:`step`, to the last iteration of the initial image: another one
+    costs 1 dB.
 
     Complex images are turned by the phase of the fully sampled centre (nearly real then) and brought to size 1.
 
     Args:
         channels: of an image.
-        start: the classical method.
+        initial: the classical method of the initial image.
         dc_weight: :math:`λ_k` before training, in the units of :math:`A^T A` with weights of mean 1.
         dc_iterations: conjugate gradient steps from :math:`f_k`.
         n_passes: number of passes.
         turns: transposed images are as likely as others (CT; in MRI undersampling has a direction). Flips always are.
-        normalise: divide by the 99th percentile of the start (images without an absolute unit).
-        weak_share: share of ``start.tv_weight`` for the weaker start.
-        weak_iterations: its iterations, from the start.
+        normalise: divide by the 99th percentile of the initial image (images without an absolute unit).
+        weaker_fraction: fraction of ``initial.tv_weight`` for the weaker regulariser.
+        weaker_iterations: its iterations, from the initial image.
         widths, n_blocks: of the refiner.
         seed: of the refiner.
     """
@@ -97,14 +87,14 @@ class LearnedPrior(nn.Module):
     def __init__(
         self,
         channels: int,
-        start: TotalVariation,
+        initial: TotalVariation,
         dc_weight: float,
         dc_iterations: int = 6,
         n_passes: int = 4,
         turns: bool = False,
         normalise: bool = False,
-        weak_share: float = 0.2,
-        weak_iterations: int = 30,
+        weaker_fraction: float = 0.2,
+        weaker_iterations: int = 30,
         widths: tuple[int, ...] = (32, 64, 96),
         n_blocks: int = 2,
         seed: int = 0,
@@ -115,48 +105,51 @@ class LearnedPrior(nn.Module):
                 "LearnedPrior: expected dc_weight > 0, dc_iterations >= 1 and n_passes >= 1, "
                 f"found {dc_weight}, {dc_iterations}, {n_passes}"
             )
-        self.channels, self.start, self.turns, self.normalise = channels, start, turns, normalise
+        self.channels, self.initial, self.turns, self.normalise = channels, initial, turns, normalise
         self.dc_iterations, self.n_passes = dc_iterations, n_passes
         self.log_dc_weight = nn.Parameter(torch.full((n_passes,), math.log(dc_weight)))
-        self.weak = copy.copy(start)
-        self.weak.tv_weight, self.weak.n_iterations = weak_share * start.tv_weight, weak_iterations
+        self.weaker = copy.copy(initial)
+        self.weaker.tv_weight, self.weaker.n_iterations = weaker_fraction * initial.tv_weight, weaker_iterations
         self.domain: Domain = {}  # filled by the training scans, or from a checkpoint
         self.refiner = Refiner(4 * channels + 2, channels, widths, n_blocks, seed=seed + 202)
 
     def settings(self) -> dict[str, Any]:
-        """What :meth:`inputs` depends on, beside the scan."""
+        """Settings that :meth:`inputs` depends on, under the names that released checkpoints hold."""
         names = ("tv_weight", "n_iterations", "n_prox_iterations", "non_negative", "weight_power", "absolute")
-        methods = {"start": self.start, "weak": self.weak}
+        methods = {"start": self.initial, "weak": self.weaker}
         return {"normalise": self.normalise} | {
             f"{key}.{name}": getattr(method, name) for key, method in methods.items() for name in names
         }
 
     def passes(self) -> dict[str, Any]:
-        """What :meth:`step` and :meth:`reconstruct` depend on, beside their arguments."""
+        """Settings that :meth:`step` and :meth:`reconstruct` depend on."""
         return {name: getattr(self, name) for name in ("dc_iterations", "n_passes")}
 
     @torch.no_grad()
-    def inputs(self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None = None) -> PriorInputs:
-        """Start and features of one scan."""
-        start = self.start.solve(operator, measurement, weights)
-        weak = self.weak.solve(operator, measurement, weights, start)
-        fair = tempered(weights, self.start.weight_power)
-        residual = operator.noise.residual_image(measurement - operator(start), fair)
-        noise = operator.noise.image(operator.noise.variance(measurement, weights))
-        phase = operator.phase_reference(measurement) if self.channels == 2 else None
+    def inputs(self, scan: Scan) -> PriorInputs:
+        """Compute initial image and features of a scan (its weights as measured)."""
+        initial = self.initial.solve(scan)
+        weaker = self.weaker.solve(scan, initial)
+        residual = self.tempered(scan).residual_image(initial)
+        noise = scan.operator.noise.image(scan.noise_variance())
+        phase = scan.operator.phase_reference(scan.measurement) if self.channels == 2 else None
         gain = 1.0
         if self.normalise:
-            size = torch.linalg.vector_norm(start, dim=0).flatten()
+            size = torch.linalg.vector_norm(initial, dim=0).flatten()
             gain = float(size.kthvalue(max(int(0.99 * size.numel()), 1)).values) or 1.0
         back = None if phase is None else phase.conj()
         features = [
-            _rotate(start / gain, back),
-            _rotate((weak - start) * (_DIFFERENCE / gain), back),
+            _rotate(initial / gain, back),
+            _rotate((weaker - initial) * (_DIFFERENCE / gain), back),
             _rotate(residual * (_RESIDUAL / gain), back),
             noise * (_NOISE / gain),
-            torch.full_like(noise, operator.undersampling()),
+            torch.full_like(noise, scan.operator.undersampling()),
         ]
         return PriorInputs(torch.cat(features), gain, phase)
+
+    def tempered(self, scan: Scan) -> Scan:
+        """Temper a scan's weights by the power of the initial method."""
+        return scan.tempered(self.initial.weight_power)
 
     def forward(self, features: Tensor) -> Tensor:
         """Images in the prior's frame ``(B, C, *S)`` from features ``(B, 4 C + 2, *S)``."""
@@ -171,11 +164,11 @@ class LearnedPrior(nn.Module):
         symmetries: Sequence[int] = (0,),
         boost: float = 1.0,
     ) -> Tensor:
-        """One pass: look, correct, bring back to the data.
+        """Run one pass: compute the features, correct the image, bring it back to the data.
 
         Args:
             inputs: of the scan, from :meth:`inputs`.
-            scan: with weights as they shall count.
+            scan: with :meth:`tempered` weights.
             image: ``(C, *S)`` after the pass before; None for the first.
             index: number of the pass, from 0.
             symmetries: how the network sees it (:func:`apply_symmetry`); the mean over several is brought back to the
@@ -185,7 +178,7 @@ class LearnedPrior(nn.Module):
         Returns:
             Image ``(C, *S)``, differentiable.
         """
-        seen = self._look(inputs, scan, image)
+        seen = self._features(inputs, scan, image)
         # All but the undersampling scale with the image.
         scale = torch.full((seen.shape[0], 1, 1), boost, device=seen.device)
         scale[3 * self.channels + 1] = 1.0
@@ -194,34 +187,31 @@ class LearnedPrior(nn.Module):
         corrected = sum(undo_symmetry(side, k) for side, k in zip(sides, symmetries, strict=True))
         corrected = corrected / (boost * len(symmetries))
         weight = self.log_dc_weight[index].exp()
-        return data_consistency(
-            inputs.image(corrected), scan.operator, scan.measurement, scan.weights, weight, self.dc_iterations
-        )
+        return data_consistency(inputs.image(corrected), scan, weight, self.dc_iterations)
 
-    def _look(self, inputs: PriorInputs, scan: Scan, image: Tensor | None) -> Tensor:
+    def _features(self, inputs: PriorInputs, scan: Scan, image: Tensor | None) -> Tensor:
         """Features ``(4 C + 2, *S)`` of a scan at an image."""
         c, features = self.channels, inputs.features
         if image is None:
             return torch.cat((features, torch.zeros_like(features[:c])))
-        residual = scan.operator.noise.residual_image(scan.measurement - scan.operator(image), scan.weights)
-        current = inputs.frame(image)
+        residual, current = inputs.frame(scan.residual_image(image)), inputs.frame(image)
         moved = (current - features[:c]) * _DIFFERENCE
-        return torch.cat((current, features[c : 2 * c], inputs.frame(residual) * _RESIDUAL, features[3 * c :], moved))
+        return torch.cat((current, features[c : 2 * c], residual * _RESIDUAL, features[3 * c :], moved))
 
-    def start_image(self, inputs: PriorInputs) -> Tensor:
-        """The classical image ``(C, *S)`` that the features hold."""
+    def initial_image(self, inputs: PriorInputs) -> Tensor:
+        """Initial image ``(C, *S)`` that the features hold."""
         return inputs.image(inputs.features[: self.channels])
 
     @torch.no_grad()
     def reconstruct(self, inputs: PriorInputs, scan: Scan) -> Tensor:
-        """Image ``(C, *S)``; every pass looks from all sides (flips and turns) and goes on from their mean."""
+        """Reconstruct the image ``(C, *S)``; every pass takes the mean over all flips and turns of its input."""
         symmetries, image = range(self.n_symmetries(inputs.features)), None
         for i in range(self.n_passes):
             image = self.step(inputs, scan, image, i, symmetries)
         return image
 
     def n_symmetries(self, features: Tensor) -> int:
-        """4 flips, or 8 with the transposed ones."""
+        """Number of symmetries: 4 flips, or 8 with the transposed ones."""
         return 8 if self.turns and features.shape[-1] == features.shape[-2] else 4
 
 

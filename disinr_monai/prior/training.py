@@ -1,4 +1,4 @@
-"""The pieces of MONAI's trainer that are special to the prior."""
+"""Batch, inferer, loss and schedule for the prior in MONAI's trainer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from disinr_monai.errors import InputError
+from disinr_monai.fitting.prepare_batch import to_device
 from disinr_monai.prior.learned_prior import LearnedPrior
-from disinr_monai.prior.splits import held_out, kept
 
 
 def prior_of(network: nn.Module) -> LearnedPrior:
-    """The learned prior of a network.
+    """Get the learned prior of a network.
 
     Raises:
         InputError: it has none.
@@ -33,12 +33,9 @@ def prepare_prior_batch(
     batch: list[dict[str, Any]], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
 ):
     """Batch for the trainer: the cases to look at, and again as those to predict."""
-    cases = []
-    for case in batch:
-        case = {k: v.to(device) if isinstance(v, (Tensor, nn.Module)) else v for k, v in case.items()}
-        if device is not None:
-            case["split"] = {**case["split"], "inputs": case["split"]["inputs"].to(torch.device(device))}
-        cases.append(case)
+    cases = [to_device(case, device) for case in batch]
+    if device is not None:
+        cases = [{**case, "split": {**case["split"], "inputs": case["split"]["inputs"].to(device)}} for case in cases]
     return cases, cases
 
 
@@ -57,7 +54,7 @@ class PriorInferer(Inferer):
     @staticmethod
     def _one(prior: LearnedPrior, case: dict[str, Any]) -> Tensor:
         split, image = case["split"], None
-        scan = kept(case["operator"], case["measurement"], case.get("weights"), split["keep"], prior.start.weight_power)
+        scan = prior.tempered(case["scan"]).restrict(split["keep"])
         n_passes = 1 + int(torch.randint(prior.n_passes, ()))
         for i in range(n_passes):
             with torch.set_grad_enabled(i == n_passes - 1):
@@ -66,19 +63,19 @@ class PriorInferer(Inferer):
 
 
 class HeldOutLoss(nn.Module):
-    r"""How well images predict what was held out of their scans, in units of the classical start.
+    r"""Error with which images predict the held-out part of their scans, in units of the initial image's error.
 
     .. math:: L = \frac{1}{B} \sum_b \frac{E_b(x_b) - ε_b}{E_b(x_{b,\text{TV}}) - ε_b}
 
     with :math:`E` the operator's ``residual_energy`` on the held-out samples (an estimate of the image's squared error,
-    shifted by a constant) and :math:`ε` what noise alone makes of it (at most 95 % of the start's). 1 is the start, 0
-    the truth.
+    shifted by a constant) and :math:`ε` its value for noise alone (at most 95 % of the initial image's). 1 is the
+    initial image, 0 the truth.
 
     The images are consistent with the part that was kept (:meth:`LearnedPrior.step`): in MRI the held-out part has none
     of the middle of k-space, and a network that is judged on the outer lines alone forgets the rest.
 
     Args:
-        weight_power: of the statistical weights, as in the start.
+        weight_power: of the statistical weights, as in the initial image.
     """
 
     def __init__(self, weight_power: float = 0.5) -> None:
@@ -90,10 +87,8 @@ class HeldOutLoss(nn.Module):
         losses = []
         for image, case in zip(images, cases, strict=True):
             split = case["split"]
-            held = held_out(
-                case["operator"], case["measurement"], case.get("weights"), split["keep"], self.weight_power
-            )
-            losses.append((held.energy(image) - split["floor"]) / split["scale"])
+            held_out = case["scan"].tempered(self.weight_power).restrict(~split["keep"])
+            losses.append((held_out.residual_energy(image) - split["floor"]) / split["scale"])
         return torch.stack(losses).mean()
 
 

@@ -56,7 +56,7 @@ def test_default_modality_is_the_mri_overlay():
 def test_evaluate_differs_from_inference_only_where_it_must():
     a, b = (json.loads((CONFIGS / f"{phase}.json").read_text()) for phase in ("inference", "evaluate"))
     different = {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
-    assert different == {"inference", "evaluate", "peers", "handlers"}
+    assert different == {"inference", "evaluate", "baselines", "handlers"}
 
 
 @pytest.fixture(scope="module")
@@ -243,12 +243,12 @@ def test_pretrained_peers_need_their_own_checkpoint(trained, phantoms, tmp_path)
 
 def check_outputs(out: Path, phantoms: Path, modality: str, phase: str, method: str) -> None:
     rows = list(csv.DictReader((out / "metrics.csv").open()))
-    peers = {
+    baselines = {
         "mri": {"zero_filled", "sense", "l1_wavelet", "tv"},
         "ct": {"fbp", "sirt", "tv"},
         "pet": {"fbp", "mlem", "osem", "tv"},
     }[modality]
-    assert {row["method"] for row in rows} == ({method} | peers if phase == "evaluate" else {method})
+    assert {row["method"] for row in rows} == ({method} | baselines if phase == "evaluate" else {method})
     assert all(np.isfinite(float(row["psnr"])) for row in rows)
     sources = sorted((phantoms / modality).glob("*.nii.gz"))
     assert len(sources) == 2
@@ -261,7 +261,9 @@ def check_outputs(out: Path, phantoms: Path, modality: str, phase: str, method: 
         assert (out / name / f"{name}_recon.png").stat().st_size > 1000
     page = (out / "report.html").read_text()
     assert page.count("<article") == len(sources)
-    assert page.count('data-pixels="') == len(sources) * (2 if phase == "inference" else len(peers) + 1) + len(sources)
+    assert page.count('data-pixels="') == len(sources) * (2 if phase == "inference" else len(baselines) + 1) + len(
+        sources
+    )
     assert not [p for p in out.rglob("*") if p.name.startswith(".")], "half-written files are left"
 
 

@@ -26,13 +26,13 @@ from disinr_monai.data.simulate.patterns import radial_trajectory
 from disinr_monai.errors import InputError
 from disinr_monai.methods import DirectInverse
 from disinr_monai.modality import facts_of
-from disinr_monai.operators import FanBeam, ParallelBeam
+from disinr_monai.operators import FanBeam, FanGeometry, ParallelBeam, ParallelGeometry
 from disinr_monai.output.dicom import DicomWriter
 from disinr_monai.output.write_case import CaseWriter, write_nifti
-from tests.data.readers import test_cil
+from tests.data.readers import nexus_files
 from tests.data.readers.ismrmrd_files import FOV, Writer, frequencies, header, oblique
 from tests.fuzz.readers import READERS
-from tests.operators.tomography.test_ct_geometries import analytic
+from tests.operators.tomography.phantoms import analytic
 
 # In the plane, mm from the middle of the object: to the right and to the front.
 STRONG, WEAK = (-12.0, 24.0), (18.0, 10.0)
@@ -265,7 +265,11 @@ def sinogram(folder: Path, kind: str, affine: np.ndarray | None) -> Iterator[Ans
     common = {"image_shape": (64, 64), "pixel_spacing": 1.5, "angles": angles}
     detector = {"n_detectors": 120, "detector_spacing": 1.5}
     fan = {"source_distance": 200.0, "detector_distance": 100.0}
-    operator = ParallelBeam(**common, **detector) if kind == "parallel" else FanBeam(**common, **detector, **fan)
+    operator = (
+        ParallelBeam(ParallelGeometry(**common, **detector))
+        if kind == "parallel"
+        else FanBeam(FanGeometry(**common, **detector, **fan))
+    )
     path = folder / "scan.h5"
     with h5py.File(path, "w") as file:
         file["sinogram"] = np.asarray(analytic(operator, ELLIPSES))[0]
@@ -295,8 +299,8 @@ def sinogram_parallel(folder: Path) -> Iterator[Answer]:
 
 def cil(folder: Path) -> Iterator[Answer]:
     """A stack of rows; the only insert stands for the strong marker, water for the weak one."""
-    geometry = test_cil.system(**test_cil.PARALLEL, labels=("vertical", "angle", "horizontal"), is_3d=True)
-    path = test_cil.write(folder / "scan.nxs", geometry, test_cil.measured(geometry).transpose(1, 0, 2))
+    geometry = nexus_files.system(**nexus_files.PARALLEL, labels=("vertical", "angle", "horizontal"), is_3d=True)
+    path = nexus_files.write(folder / "scan.nxs", geometry, nexus_files.measured(geometry).transpose(1, 0, 2))
     places = {STRONG: (9.0, 14.0), (12.0, 24.0): (-9.0, 14.0), (-12.0, -24.0): (9.0, -14.0)}
     row = 21
     case = AcquireCT(image_size=64)(list_cases(path, "ct")[row])
@@ -353,9 +357,10 @@ def test_the_object_comes_out_where_it_was(door, tmp_path):
     assert answers
     for answer in answers:
         case = answer.case
-        image = DirectInverse()(None, None, case=case)
-        assert image is not None, case["error"]
-        values = CaseWriter(tmp_path, case["modality"], facts_of(case["modality"])).physical(case, image[0])
+        method = DirectInverse()
+        image = method(None, None, case=case)
+        assert image is not None, method.error
+        values = CaseWriter(tmp_path, facts_of(case["modality"])).physical(case, image[0])
         write_nifti(tmp_path / "out.nii.gz", values, np.asarray(case["affine"]))
         check(nibabel.load(tmp_path / "out.nii.gz"), answer)
 

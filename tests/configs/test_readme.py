@@ -135,7 +135,7 @@ def test_sinogram_example(tmp_path, monkeypatch):
     exec(block("bring-your-own-data.md", ""), {"__name__": "example"})
     (case,) = list_cases(tmp_path / "disc.h5", "ct")
     measured = AcquireCT()(case)
-    image = measured["operator"].direct_inverse(measured["measurement"])[0]
+    image = measured["scan"].operator.direct_inverse(measured["scan"].measurement)[0]
     # Pixels of 2 mm, centre at 39.5: the insert is 25 mm to the right and 10 mm up.
     water, insert, air = image[38:42, 28:32].mean(), image[33:37, 51:54].mean(), image[2:6, 2:6].mean()
     np.testing.assert_allclose([1200 * float(v) - 1000 for v in (water, insert, air)], [0, 200, -1000], atol=60)
@@ -156,7 +156,7 @@ def test_radial_example(tmp_path, monkeypatch):
     exec(block("bring-your-own-data.md", "radial.py"), {"__name__": "example"})
     (case,) = list_cases(tmp_path / "radial.h5", "mri")
     measured = AcquireMRI()(case)
-    image = torch.linalg.vector_norm(measured["operator"].direct_inverse(measured["measurement"]), dim=0)
+    image = torch.linalg.vector_norm(measured["scan"].operator.direct_inverse(measured["scan"].measurement), dim=0)
     assert divmod(int(image.argmax()), 128) == (64, 64)
 
 
@@ -212,7 +212,7 @@ def test_add_an_operator(own_code, tmp_path, monkeypatch):
         logging_file=False,
         dataset_dir=str(tmp_path / "new"),
         output_dir=str(tmp_path / "out"),
-        peers="@classical",
+        baselines="@classical",
         sigma=2.0,
         image_size=32,
         n_iterations=2,

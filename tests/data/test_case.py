@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from disinr_monai.data.case import case_seed, safe_name, subjects_of, unique_names
+from disinr_monai.data.case import safe_name, subjects_of, unique_names
+from disinr_monai.runtime.names import case_seed
 
 
 def test_slices_of_one_subject_are_one_subject():

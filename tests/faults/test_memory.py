@@ -13,7 +13,7 @@ import torch
 from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
-from disinr_monai.data import Guard
+from disinr_monai.data import SkipFailed
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.errors import InputError
 from disinr_monai.fitting.adaptation import AdaptationInferer
@@ -24,7 +24,7 @@ from disinr_monai.runtime.memory import in_parts, is_out_of_memory, needs_less, 
 from tests.configs.test_volume import AFFINE, volume
 from tests.conftest import ROOT
 from tests.faults.record import record
-from tests.problems import mri_case, small_network
+from tests.problems import changed, mri_case, small_network
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.2 GiB is free"
 
@@ -116,7 +116,7 @@ def named(i: int) -> dict:
 
 def test_one_scan_does_not_fit_on_the_gpu(tmp_path):
     cases = [named(i) for i in range(3)]
-    cases[1]["operator"] = Greedy(cases[1]["operator"])
+    cases[1] = changed(cases[1], operator=Greedy(cases[1]["scan"].operator))
     told = evaluate(tmp_path, cases)
     assert told.startswith("1 of 3 scans failed: scan-1: GPU memory ran out (2.15 GB more were asked for); ")
     assert "--device cpu" in told
@@ -130,7 +130,7 @@ def test_one_scan_does_not_fit_while_it_is_read(tmp_path):
             torch.empty(2**52)
         return dict(case)
 
-    told = evaluate(tmp_path, [Guard(acquire)(named(i)) for i in range(3)])
+    told = evaluate(tmp_path, [SkipFailed(acquire)(named(i)) for i in range(3)])
     assert told.startswith("1 of 3 scans failed: scan-1: memory ran out (")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "scan-0", "scan-2"]
     record("one scan does not fit into memory", 1, 1, "that scan")

@@ -9,7 +9,7 @@ from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.output.metrics import image_metrics, to_display
 from tests.faults.record import record
-from tests.problems import mri_case, small_naive, small_network
+from tests.problems import changed, mri_case, small_naive, small_network
 
 
 def adapt(network, case=None, **options):
@@ -27,7 +27,7 @@ def psnr(image, case) -> float:
 def test_fits_the_scan(make):
     case = mri_case()
     _, image = adapt(make(), case)
-    zero_filled = case["operator"].direct_inverse(case["measurement"])[None]
+    zero_filled = case["scan"].operator.direct_inverse(case["scan"].measurement)[None]
     assert image.shape == (1, 2, 24, 20)
     assert psnr(image, case) > psnr(zero_filled, case) + 5
 
@@ -60,8 +60,8 @@ def test_history_and_iterations():
 def test_early_stopping_uses_withheld_samples_only():
     """With strong noise the fit to the withheld samples gets worse in the end: it must stop before the limit."""
     case = mri_case(acceleration=1)
-    noise = torch.randn(*case["measurement"].shape, 2, generator=torch.Generator().manual_seed(1))
-    case["measurement"] = case["measurement"] + 0.3 * torch.view_as_complex(noise)
+    noise = torch.randn(*case["scan"].measurement.shape, 2, generator=torch.Generator().manual_seed(1))
+    case = changed(case, measurement=case["scan"].measurement + 0.3 * torch.view_as_complex(noise))
     options = {"n_iterations": 600, "check_every": 10, "patience": 3}
     stopped, image = adapt(small_naive(), case, early_stop=True, holdout=0.2, **options)
     assert stopped.iterations_run < 600
@@ -73,14 +73,15 @@ def test_early_stopping_uses_withheld_samples_only():
 def test_an_unreadable_case_gives_none():
     inferer = AdaptationInferer(MeasurementLoss(), quiet=True)
     assert inferer(None, small_network(), case={"name": "bad", "error": "bad.h5: broken"}) is None
+    assert inferer.error == "bad.h5: broken"
 
 
 def test_divergence_is_reported_not_saved():
     case = mri_case()
-    case["measurement"] = case["measurement"] * float("nan")
-    _, image = adapt(small_network(), case, n_iterations=2)
+    case = changed(case, measurement=case["scan"].measurement * float("nan"))
+    inferer, image = adapt(small_network(), case, n_iterations=2)
     assert image is None
-    assert "expected a finite number" in case["error"]
+    assert "expected a finite number" in inferer.error
 
 
 def test_bad_settings():
@@ -90,11 +91,10 @@ def test_bad_settings():
 
 def test_a_measurement_that_is_not_finite_ends_the_fit_at_once():
     case = mri_case()
-    case["measurement"] = case["measurement"].clone()
-    case["measurement"][0, 0, 0] = complex("nan")
+    case["scan"].measurement[0, 0, 0] = complex("nan")
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=10_000, quiet=True)
     assert inferer(case["points"][None], small_network(), case=case) is None
-    assert "iteration 1, expected a finite number" in case["error"]
+    assert "iteration 1, expected a finite number" in inferer.error
 
 
 @pytest.mark.parametrize("damage", [float("nan"), 1e6])
@@ -112,7 +112,7 @@ def test_a_fit_that_diverges_goes_back_and_says_so(monkeypatch, damage):
     monkeypatch.setattr(torch.optim.Adam, "step", damaged_once)
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=400, lr=5e-3, check_every=10, quiet=True)
     image = inferer(case["points"][None], small_network(), case=case)
-    assert "error" not in case
+    assert not inferer.error
     assert any("went back to iteration 30 with half the learning rate" in mark for mark in inferer.marks)
     monkeypatch.setattr(torch.optim.Adam, "step", step)
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=400, lr=5e-3, check_every=10, quiet=True)
@@ -124,9 +124,9 @@ def test_a_fit_that_diverges_goes_back_and_says_so(monkeypatch, damage):
 
 def test_a_scan_of_nothing_is_no_divergence():
     case = mri_case()
-    case["measurement"] = torch.zeros_like(case["measurement"])
+    case = changed(case, measurement=torch.zeros_like(case["scan"].measurement))
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=60, lr=1e-2, check_every=5, quiet=True)
     image = inferer(case["points"][None], small_network(), case=case)
-    assert "error" not in case
+    assert not inferer.error
     assert not any("diverged" in mark for mark in inferer.marks)
     assert float(image.abs().max()) < 1

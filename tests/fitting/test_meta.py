@@ -13,8 +13,9 @@ from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.fitting.meta import MetaUpdate
 from disinr_monai.fitting.prepare_batch import collate_cases, prepare_training_batch
+from disinr_monai.fitting.regularisers import TVRegulariser
 from disinr_monai.networks import HashGridEncoder, MetaINR, SirenEncoder
-from tests.problems import mri_case, small_meta
+from tests.problems import changed, mri_case, small_meta
 
 ADAM = partial(torch.optim.Adam, fused=True)
 
@@ -30,9 +31,8 @@ def in_double(encoder) -> tuple[MetaINR, dict]:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.mul_(1e3 if name.endswith("table") else 1.0)
-    case["operator"] = copy.deepcopy(case["operator"]).double()
-    case["measurement"] = case["measurement"].to(torch.complex128)
-    return network, case
+    scan = copy.deepcopy(case["scan"])
+    return network, changed(case, operator=scan.operator.double(), measurement=scan.measurement.to(torch.complex128))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,8 @@ def test_second_derivatives_stay_finite_where_a_residual_is_zero():
     """Unmeasured samples of k-space are exactly 0 on both sides."""
     network, case = small_meta(), mri_case()
     value, gradient = MetaUpdate("maml", n_steps=2, lr=0.1).outer_gradient(
-        scan_loss(network, case, MeasurementLoss("l1", tv_weight=0.01)), dict(network.named_parameters())
+        scan_loss(network, case, MeasurementLoss("l1", regularisers=[TVRegulariser(0.01)])),
+        dict(network.named_parameters()),
     )
     assert torch.isfinite(value)
     assert all(torch.isfinite(g).all() for g in gradient.values())

@@ -2,68 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import logging
 import math
 
-import h5py
-import nibabel
-import numpy as np
 import pytest
 import torch
-from monai.engines import SupervisedEvaluator
-from torch.utils.data import DataLoader
 
-from disinr_monai.data import AcquireCT, AcquireMRI, AcquirePET, AcquireVolume, list_cases
 from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import MeasurementLoss
-from disinr_monai.fitting.prepare_batch import collate_cases, prepare_case
 from disinr_monai.fitting.self_check import budget_spent, measure_residual, poor_fit
-from disinr_monai.handlers import SaveCases
-from disinr_monai.methods import MLEM, DirectInverse, SeparableSurrogates, TotalVariation
-from disinr_monai.operators import PETProjection
+from disinr_monai.methods import MLEM, SeparableSurrogates, TotalVariation
 from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
-from disinr_monai.output.report import Report
-from disinr_monai.runtime.logs import collect_warnings
-from tests.data.readers.ismrmrd_files import Writer, grid, header
 from tests.faults.record import record
-from tests.prior.test_prior import ct_case
-from tests.problems import blob, mri_case, small_naive
-
-POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])
-
-
-def run(folder, cases, inferer, modality, caplog, network=None) -> tuple[list[dict], str, list[str]]:
-    """Rows of metrics.csv, the report and the warnings of a run over cases."""
-    collect_warnings()
-    caplog.clear()
-    report = Report(folder, "Title")
-    with caplog.at_level(logging.WARNING, logger="disinr_monai"):
-        SupervisedEvaluator(
-            device="cpu",
-            val_data_loader=DataLoader(cases, batch_size=1, collate_fn=collate_cases),
-            network=network or torch.nn.Identity(),
-            inferer=inferer,
-            prepare_batch=prepare_case,
-            val_handlers=[SaveCases(folder, inferer, modality, report=report)],
-            decollate=False,
-        ).run()
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return rows, (folder / "report.html").read_text(), [record.getMessage() for record in caplog.records]
-
+from tests.fitting.evaluated import evaluated
+from tests.problems import blob, changed, ct_case, mri_case, pet_case, small_naive, transmission_case
 
 # --- The residual ---
 
 
 def swapped_coils(case: dict) -> dict:
-    operator = case["operator"]
+    operator = case["scan"].operator
     maps = torch.fft.fftshift(operator.maps, dim=(-2, -1))
-    return {**case, "operator": operator.with_maps(maps.flip(0))}
+    return changed(case, operator=operator.with_maps(maps.flip(0)))
 
 
 def measured(case: dict, change) -> dict:
-    return {**case, "measurement": change(case["measurement"].clone())}
+    return changed(case, measurement=change(case["scan"].measurement.clone()))
 
 
 def spike(kspace: torch.Tensor) -> torch.Tensor:
@@ -85,44 +48,9 @@ def cut(values: torch.Tensor) -> torch.Tensor:
 
 
 def turned_maps(case: dict) -> dict:
-    operator = case["operator"]
+    operator = case["scan"].operator
     maps = torch.fft.fftshift(operator.maps, dim=(-2, -1))
-    return {**case, "operator": operator.with_maps(maps.flip(-1) * torch.exp(1j * torch.linspace(0, 3, 20)))}
-
-
-def pet_case(seed: int = 0, counts: float = 3e5) -> dict:
-    """Emission counts of the blob, a third of them background."""
-    operator = PETProjection(
-        image_shape=(32, 32), pixel_spacing=4.0, angles=np.arange(48) * math.pi / 48, n_bins=48, bin_spacing=4.0
-    )
-    trues = operator(blob(32, 32)[None])
-    scale = counts * 2 / 3 / float(trues.sum())
-    operator = PETProjection(
-        image_shape=(32, 32), pixel_spacing=4.0, angles=np.arange(48) * math.pi / 48, n_bins=48, bin_spacing=4.0,
-        sensitivity=scale,
-    )  # fmt: skip
-    background = torch.full(operator.range_shape, counts / 3 / trues.numel())
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        "name": "pet",
-        "subject": "pet",
-        "info": {},
-        "operator": operator,
-        "measurement": torch.poisson(scale * trues + background, generator=generator),
-        "count_model": EmissionCounts(background),
-    }
-
-
-def transmission_case(seed: int = 0, blank: float = 1e3) -> dict:
-    case = pet_case()
-    operator = PETProjection(
-        image_shape=(32, 32), pixel_spacing=4.0, angles=np.arange(48) * math.pi / 48, n_bins=48, bin_spacing=4.0,
-        sensitivity=0.0096,
-    )  # fmt: skip
-    model = TransmissionCounts(torch.full(operator.range_shape, blank))
-    expected = model.expected(operator(blob(32, 32)[None]))
-    counts = torch.poisson(expected, generator=torch.Generator().manual_seed(seed))
-    return {**case, "operator": operator, "measurement": counts, "count_model": model}
+    return changed(case, operator=operator.with_maps(maps.flip(-1) * torch.exp(1j * torch.linspace(0, 3, 20))))
 
 
 TV = {"mri": TotalVariation(tv_weight=7e-4, n_iterations=60)}
@@ -143,7 +71,7 @@ MISMATCHES = {
     "too few": ("ct", lambda case: measured(case, lambda y: y - AIR)),
     "dead cells": ("ct", lambda case: measured(case, cut)),
     "a view lost": ("ct", lambda case: measured(case, lambda y: y * (torch.arange(24) != 7)[:, None])),
-    "background forgotten": ("pet", lambda case: {**case, "count_model": EmissionCounts(torch.zeros(()))}),
+    "background forgotten": ("pet", lambda case: changed(case, counts=EmissionCounts(torch.zeros(())))),
     "counts scaled": ("pet", lambda case: measured(case, lambda y: 2 * y)),
     "dead bins": ("pet", lambda case: measured(case, lambda y: y * (abs(torch.arange(48) - 25) > 1))),
     "views and bins mixed up": ("pet", lambda case: measured(case, lambda y: y.transpose(-1, -2))),
@@ -153,7 +81,7 @@ MISMATCHES = {
 
 
 def blank_of(case: dict, factor: float) -> dict:
-    return {**case, "count_model": TransmissionCounts(factor * case["count_model"].blank)}
+    return changed(case, counts=TransmissionCounts(factor * case["scan"].counts.blank))
 
 
 def fit_of(kind: str, case: dict) -> str:
@@ -196,21 +124,21 @@ def test_what_it_cannot_see(kind, change):
 
 def test_the_true_image_leaves_noise():
     case = pet_case()
-    assert measure_residual(case, blob(32, 32)[None]).over_noise == pytest.approx(1, abs=0.05)
+    assert measure_residual(case["scan"], blob(32, 32)[None]).over_noise == pytest.approx(1, abs=0.05)
     case = mri_case()
     image = torch.stack((case["reference"][0], torch.zeros(24, 20)))
-    found = measure_residual(case, image)
+    found = measure_residual(case["scan"], image)
     assert found.kind == "k-space"
     assert found.unexplained < 0.005
     case = ct_case()
-    found = measure_residual(case, case["reference"])
+    found = measure_residual(case["scan"], case["reference"])
     assert found.structured < 0.1
-    assert measure_residual(case, 1.1 * case["reference"]).unexplained == pytest.approx(0.1, rel=0.1)
+    assert measure_residual(case["scan"], 1.1 * case["reference"]).unexplained == pytest.approx(0.1, rel=0.1)
 
 
 def test_a_misfit_marks_log_table_and_report(tmp_path, caplog):
     good, bad = mri_case(), swapped_coils(mri_case(index=1))
-    rows, page, said = run(tmp_path, [good, bad], TV["mri"], "mri", caplog)
+    rows, page, said = evaluated(tmp_path, [good, bad], TV["mri"], "mri", caplog)
     assert rows[0]["marks"] == ""
     assert float(rows[0]["residual"]) < 0.02
     assert float(rows[1]["residual"]) > 0.1
@@ -223,96 +151,17 @@ def test_a_misfit_marks_log_table_and_report(tmp_path, caplog):
     assert page.index("<strong>Warnings") < page.index('<ul class="marks"')
 
 
-# --- Orientation and scale ---
-
-
-def fastmri(path, **more):
-    with h5py.File(path, "w") as file:
-        file["kspace"] = np.stack([grid(24, 20, POINTS, 1)[:1]] * 2).astype(np.complex64)
-        for key, value in more.items():
-            file[key] = value
-    return path
-
-
-def ismrmrd(path, directions):
-    with Writer(path, header(24, 20, oversampling=1), directions, np.zeros(3)) as writer:
-        for line in range(20):
-            writer.line(grid(24, 20, POINTS, 1)[..., line], kspace_encode_step_1=line)
-    return path
-
-
-def sinogram(path, **more):
-    with h5py.File(path, "w") as file:
-        file["sinogram"] = np.random.default_rng(0).poisson(9, (6, 20)).astype(np.float32)
-        file["angles"] = np.arange(6) * np.pi / 6
-        lengths = {"detector_spacing": 2.0, "bin_spacing": 2.0, "fwhm": 0.0}
-        file.attrs.update({**lengths, "source_distance": 300.0, "detector_distance": 300.0, **more})
-    return path
-
-
-def nifti(path, code):
-    image = nibabel.Nifti1Image(np.random.default_rng(0).random((12, 12, 3)).astype(np.float32), np.eye(4))
-    image.set_sform(np.eye(4), code)
-    image.set_qform(np.eye(4), code)
-    nibabel.save(image, path)
-    return path
-
-
-MRI, CT, PET = AcquireMRI(acceleration=1, acs=8, image_size=12, n_coils=2), AcquireCT(image_size=16), AcquirePET()
-HEADER = {"ismrmrd_header": header(24, 20, oversampling=1).encode()}
-LACKING = {
-    "fastMRI": (lambda f: fastmri(f / "a.h5"), "mri", MRI, ["orientation", "voxel size"]),
-    "fastMRI with a header": (lambda f: fastmri(f / "a.h5", **HEADER), "mri", MRI, ["orientation"]),
-    "ISMRMRD": (lambda f: ismrmrd(f / "a.h5", np.zeros((3, 3))), "mri", MRI, ["orientation"]),
-    "ISMRMRD with positions": (lambda f: ismrmrd(f / "a.h5", np.eye(3)), "mri", MRI, []),
-    "sinogram": (lambda f: sinogram(f / "a.h5"), "ct", CT, ["orientation", "scale in HU"]),
-    "sinogram with both": (
-        lambda f: sinogram(f / "a.h5", affine=np.eye(4), water_attenuation=0.02), "ct", CT, [],
-    ),
-    "PET sinogram": (lambda f: sinogram(f / "a.h5"), "pet", PET, ["orientation", "scale"]),
-    "PET sinogram with both": (
-        lambda f: sinogram(f / "a.h5", affine=np.eye(4), calibration=2.0), "pet", PET, [],
-    ),
-    "NIfTI without a frame": (lambda f: nifti(f / "a.nii", 0), "mri", MRI, ["orientation"]),
-    "NIfTI": (lambda f: nifti(f / "a.nii", 1), "mri", MRI, []),
-    "volume without a frame": (lambda f: nifti(f / "a.nii", 0), "volume", AcquireVolume(), ["orientation"]),
-    "volume": (lambda f: nifti(f / "a.nii", 1), "volume", AcquireVolume(), []),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", LACKING)
-def test_what_a_file_does_not_hold_is_in_its_information(tmp_path, name):
-    write, modality, acquire, lacking = LACKING[name]
-    case = acquire(list_cases(write(tmp_path), modality)[0])
-    assert [text.split(" (")[0] for text in case["info"].get("unverified", [])] == lacking
-
-
-def test_it_is_said_once_and_marked_on_every_case(tmp_path, caplog):
-    cases = [MRI(listed) for listed in list_cases(fastmri(tmp_path / "a.h5", mask=np.ones(20), **HEADER), "mri")]
-    rows, page, said = run(tmp_path / "out", cases, DirectInverse(), "mri", caplog)
-    assert len(rows) == 2
-    assert all(row["marks"] == "not verified: orientation (fastMRI files hold none)" for row in rows)
-    (line,) = said
-    assert line.startswith("a_s000: not verified: orientation")
-    assert page.count('<ul class="marks"') == 2
-    (case,) = [MRI(listed) for listed in list_cases(ismrmrd(tmp_path / "b.h5", np.eye(3)), "mri")]
-    rows, page, said = run(tmp_path / "good", [case], DirectInverse(), "mri", caplog)
-    assert rows[0]["marks"] == ""
-    assert said == []
-    assert 'ul class="marks"' not in page
-
-
 # --- Early stopping ---
 
 
 def adapt(folder, caplog, **options):
     """The withheld error is lowest after 30 iterations; early stopping ends the fit after 60."""
     case = mri_case(acceleration=1)
-    noise = torch.randn(*case["measurement"].shape, 2, generator=torch.Generator().manual_seed(1))
-    case["measurement"] = case["measurement"] + 0.02 * torch.view_as_complex(noise)
+    noise = torch.randn(*case["scan"].measurement.shape, 2, generator=torch.Generator().manual_seed(1))
+    case = changed(case, measurement=case["scan"].measurement + 0.02 * torch.view_as_complex(noise))
     options = {"lr": 1e-2, "amp": False, "quiet": True, "check_every": 10, "patience": 3, "holdout": 0.2, **options}
     inferer = AdaptationInferer(MeasurementLoss(), **options)
-    rows, page, said = run(folder, [case], inferer, "mri", caplog, small_naive())
+    rows, page, said = evaluated(folder, [case], inferer, "mri", caplog, small_naive())
     return inferer, rows[0]["marks"], page, [line for line in said if "early stopping" in line]
 
 

@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from disinr_monai.fitting.losses import PoissonLoss
 from disinr_monai.methods import MLEM, DirectInverse, SeparableSurrogates, TotalVariation
-from disinr_monai.operators import PETProjection
+from disinr_monai.operators import ParallelGeometry, PETProjection
 from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
-from tests.operators.tomography.test_pet import disc, disc_chords
+from disinr_monai.scan import Scan
+from tests.operators.tomography.phantoms import disc, disc_chords
+from tests.problems import changed
 
 ANGLES = np.arange(40) * (np.pi / 40)
+LINES = ParallelGeometry(image_shape=(48, 48), pixel_spacing=1.5, angles=ANGLES, n_detectors=48, detector_spacing=1.5)
 DISC = (10.0, -6.0, 14.0)
 
 
 def case_of(operator: PETProjection, counts: torch.Tensor, model) -> dict:
-    return {"name": "disc", "operator": operator, "measurement": counts, "count_model": model}
+    return {"name": "disc", "scan": Scan(operator, counts, counts=model)}
 
 
 def emission(counts_per_mm: float = 20.0, fwhm: float = 0.0) -> dict:
@@ -25,15 +30,7 @@ def emission(counts_per_mm: float = 20.0, fwhm: float = 0.0) -> dict:
     background = torch.full_like(chords, 3.0)
     generator = torch.Generator().manual_seed(0)
     counts = torch.poisson(counts_per_mm * factors * chords + background, generator=generator)
-    operator = PETProjection(
-        image_shape=(48, 48),
-        pixel_spacing=1.5,
-        angles=ANGLES,
-        n_bins=48,
-        bin_spacing=1.5,
-        sensitivity=counts_per_mm * factors,
-        fwhm=fwhm,
-    )
+    operator = PETProjection(LINES, sensitivity=counts_per_mm * factors, fwhm=fwhm)
     return case_of(operator, counts, EmissionCounts(background))
 
 
@@ -41,17 +38,14 @@ def transmission(blank: float = 200.0, background: float = 2.0) -> dict:
     chords = disc_chords(ANGLES, 48, 1.5, *DISC)
     model = TransmissionCounts(torch.full_like(chords, blank), torch.full_like(chords, background))
     counts = torch.poisson(model.expected(0.05 * chords), generator=torch.Generator().manual_seed(1))
-    operator = PETProjection(
-        image_shape=(48, 48), pixel_spacing=1.5, angles=ANGLES, n_bins=48, bin_spacing=1.5, sensitivity=0.05
-    )
+    operator = PETProjection(LINES, sensitivity=0.05)
     return case_of(operator, counts, model)
 
 
 def likelihood(case: dict, image: torch.Tensor) -> float:
-    operator, model = (case[key].double() for key in ("operator", "count_model"))
-    value = PoissonLoss(floor=1e-9).data(image.double(), operator, case["measurement"].double(), None, None, model)
-    operator.float(), model.float()
-    return float(value)
+    scan = copy.deepcopy(case["scan"])
+    scan = Scan(scan.operator.double(), scan.measurement.double(), counts=scan.counts.double())
+    return float(PoissonLoss(floor=1e-9).data(image.double(), scan))
 
 
 def test_em_never_lowers_the_likelihood_and_keeps_the_counts():
@@ -61,9 +55,9 @@ def test_em_never_lowers_the_likelihood_and_keeps_the_counts():
         image = MLEM(n_iterations=n)(None, None, case=case)[0]
         values.append(likelihood(case, image))
     assert values == sorted(values, reverse=True)
-    without = {**case, "count_model": EmissionCounts()}
+    without = changed(case, counts=EmissionCounts())
     image = MLEM(n_iterations=4)(None, None, case=without)[0]
-    assert float(case["operator"](image).sum()) == pytest.approx(float(case["measurement"].sum()), rel=1e-4)
+    assert float(case["scan"].operator(image).sum()) == pytest.approx(float(case["scan"].measurement.sum()), rel=1e-4)
 
 
 def test_one_subset_is_em_and_subsets_are_faster():
@@ -104,14 +98,13 @@ def test_a_sensible_tv_weight_beats_em():
 
 def test_negative_counts_and_the_wrong_scan_are_refused():
     case = emission()
-    bad = {**case, "measurement": case["measurement"] - 5}
-    assert MLEM()(None, None, case=bad) is None
-    assert "counts of at least 0" in bad["error"]
-    wrong = transmission()
-    assert MLEM()(None, None, case=wrong) is None
-    assert "emission" in wrong["error"]
-    assert SeparableSurrogates()(None, None, case=case) is None
-    assert "transmission" in case["error"]
+    method, sps = MLEM(), SeparableSurrogates()
+    assert method(None, None, case=changed(case, measurement=case["scan"].measurement - 5)) is None
+    assert "counts of at least 0" in method.error
+    assert method(None, None, case=transmission()) is None
+    assert "emission" in method.error
+    assert sps(None, None, case=case) is None
+    assert "transmission" in sps.error
 
 
 def test_surrogates_never_lower_the_likelihood_and_find_the_attenuation():

@@ -9,12 +9,15 @@ import torch
 
 from disinr_monai.operators import (
     ConeBeam,
+    ConeGeometry,
     FanBeam,
+    FanGeometry,
     Identity,
     LinearOperator,
     MultiCoilFourier,
     NonCartesianFourier,
     ParallelBeam,
+    ParallelGeometry,
     PerFrame,
     PETProjection,
     Samples,
@@ -101,67 +104,77 @@ def non_cartesian_with_density_one_readout() -> LinearOperator:
 @_example(FanBeam)
 def fan_beam() -> LinearOperator:
     return FanBeam(
-        image_shape=(5, 7),
-        pixel_spacing=1.3,
-        angles=torch.tensor([0.1, 0.9, 2.0, 4.4]),
-        n_detectors=11,
-        detector_spacing=1.7,
-        source_distance=20.0,
-        detector_distance=13.0,
+        FanGeometry(
+            image_shape=(5, 7),
+            pixel_spacing=1.3,
+            angles=torch.tensor([0.1, 0.9, 2.0, 4.4]),
+            n_detectors=11,
+            detector_spacing=1.7,
+            source_distance=20.0,
+            detector_distance=13.0,
+        )
     )
 
 
 @_example(FanBeam)
 def fan_beam_one_ray_per_cell() -> LinearOperator:
     return FanBeam(
-        image_shape=(6, 4),
-        pixel_spacing=0.8,
-        angles=[0.0, math.pi / 2, math.pi],
-        n_detectors=8,
-        detector_spacing=1.1,
-        source_distance=9.0,
-        detector_distance=0.0,
-        n_subrays=1,
+        FanGeometry(
+            image_shape=(6, 4),
+            pixel_spacing=0.8,
+            angles=[0.0, math.pi / 2, math.pi],
+            n_detectors=8,
+            detector_spacing=1.1,
+            source_distance=9.0,
+            detector_distance=0.0,
+            n_subrays=1,
+        )
     )
 
 
 @_example(FanBeam)
 def fan_beam_curved_with_offsets() -> LinearOperator:
     return FanBeam(
-        image_shape=(5, 7),
-        pixel_spacing=1.3,
-        angles=[0.3, 0.5, 0.9, 1.0],
-        n_detectors=12,
-        detector_spacing=1.7,
-        source_distance=20.0,
-        detector_distance=13.0,
-        detector_offset=2.9,
-        axis_offset=-1.2,
-        curved=True,
+        FanGeometry(
+            image_shape=(5, 7),
+            pixel_spacing=1.3,
+            angles=[0.3, 0.5, 0.9, 1.0],
+            n_detectors=12,
+            detector_spacing=1.7,
+            source_distance=20.0,
+            detector_distance=13.0,
+            detector_offset=2.9,
+            axis_offset=-1.2,
+            curved=True,
+        )
     )
 
 
 @_example(ParallelBeam)
 def parallel_beam() -> LinearOperator:
     return ParallelBeam(
-        image_shape=(5, 7), pixel_spacing=1.3, angles=[0.1, 0.9, 2.0, 4.4], n_detectors=11, detector_spacing=0.9
+        ParallelGeometry(
+            image_shape=(5, 7), pixel_spacing=1.3, angles=[0.1, 0.9, 2.0, 4.4], n_detectors=11, detector_spacing=0.9
+        )
     )
 
 
 @_example(ParallelBeam)
 def parallel_beam_short_arc_with_offset() -> LinearOperator:
     return ParallelBeam(
-        image_shape=(6, 4),
-        pixel_spacing=0.8,
-        angles=[0.2, 0.3, 0.4],
-        n_detectors=9,
-        detector_spacing=0.7,
-        detector_offset=-1.1,
-        n_subrays=1,
+        ParallelGeometry(
+            image_shape=(6, 4),
+            pixel_spacing=0.8,
+            angles=[0.2, 0.3, 0.4],
+            n_detectors=9,
+            detector_spacing=0.7,
+            detector_offset=-1.1,
+            n_subrays=1,
+        )
     )
 
 
-def _cone(**changes) -> ConeBeam:
+def _cone(max_bytes: int = 2**30, **changes) -> ConeBeam:
     geometry = {
         "image_shape": (5, 7, 4),
         "pixel_spacing": 1.3,
@@ -172,7 +185,7 @@ def _cone(**changes) -> ConeBeam:
         "source_distance": 20.0,
         "detector_distance": 13.0,
     }
-    return ConeBeam(**geometry | changes)
+    return ConeBeam(ConeGeometry(**geometry | changes), max_bytes=max_bytes)
 
 
 @_example(ConeBeam)
@@ -198,12 +211,14 @@ def some_pixels_of_two_channels() -> LinearOperator:
 @_example(PETProjection)
 def pet_projection() -> LinearOperator:
     return PETProjection(
-        image_shape=(5, 7),
-        pixel_spacing=1.3,
-        angles=torch.tensor([0.1, 0.9, 2.0, 2.9]),
-        n_bins=9,
-        bin_spacing=1.2,
-        bin_offset=0.3,
+        ParallelGeometry(
+            image_shape=(5, 7),
+            pixel_spacing=1.3,
+            angles=torch.tensor([0.1, 0.9, 2.0, 2.9]),
+            n_detectors=9,
+            detector_spacing=1.2,
+            detector_offset=0.3,
+        ),
         sensitivity=torch.rand((4, 9), generator=torch.Generator().manual_seed(0)) + 0.2,
         fwhm=2.0,
     )
@@ -211,7 +226,9 @@ def pet_projection() -> LinearOperator:
 
 @_example(PETProjection)
 def pet_projection_without_blur() -> LinearOperator:
-    return PETProjection(image_shape=(6, 4), pixel_spacing=0.8, angles=[0.0, 1.5], n_bins=6, bin_spacing=1.0)
+    return PETProjection(
+        ParallelGeometry(image_shape=(6, 4), pixel_spacing=0.8, angles=[0.0, 1.5], n_detectors=6, detector_spacing=1.0)
+    )
 
 
 @_example(Masked)

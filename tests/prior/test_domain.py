@@ -9,8 +9,8 @@ import torch
 
 from disinr_monai.networks import DisINR
 from disinr_monai.prior import LearnedReconstruction, SplitScan, include, outside
-from tests.prior.test_prior import ct_case, make_prior
-from tests.problems import ENCODER
+from tests.prior.helpers import make_prior
+from tests.problems import ENCODER, changed, ct_case
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,14 @@ def test_a_scan_like_those_of_the_training_passes(network, caplog):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"measurement": lambda case: case["measurement"].flip(1)}, "misfit"),  # the gantry turned the other way
-        ({"measurement": lambda case: 20 * torch.rand_like(case["measurement"])}, "roughness"),
-        ({"operator": lambda case: ct_case(n_views=6)["operator"]}, "undersampling"),
+        ({"measurement": lambda case: case["scan"].measurement.flip(1)}, "misfit"),  # the gantry turned the other way
+        ({"measurement": lambda case: 20 * torch.rand_like(case["scan"].measurement)}, "roughness"),
+        ({}, "undersampling"),  # 6 views
     ],
 )
 def test_what_is_unlike_them_is_named(network, caplog, change, named):
     case = ct_case(n_views=6 if named == "undersampling" else 24, seed=4)
-    case |= {key: make(case) for key, make in change.items()}
+    case = changed(case, **{key: make(case) for key, make in change.items()})
     said = warnings_of(network, case, caplog)
     assert "unlike those that the prior was trained on" in said
     assert f"{named} " in said

@@ -12,7 +12,7 @@ import torch
 
 from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import MeasurementLoss
-from tests.problems import mri_case, small_naive, small_network
+from tests.problems import changed, mri_case, small_naive, small_network
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,7 +78,7 @@ def test_bfloat16_changes_image_and_gradient_by_its_rounding_only():
     for amp in (False, True):
         network.set_amp(amp)
         image = network.render(points).t().reshape(2, 24, 20)
-        loss = MeasurementLoss().one(image, case["operator"], case["measurement"] * 1.1, None)
+        loss = MeasurementLoss().one(image, changed(case, measurement=case["scan"].measurement * 1.1)["scan"])
         gradient = torch.autograd.grad(loss, [*network.subjects[0].parameters()])
         found.append((image.detach(), torch.cat([part.flatten() for part in gradient])))
     (image, gradient), (rounded, of_rounded) = found

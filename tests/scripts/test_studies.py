@@ -11,7 +11,7 @@ import torch
 
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from tests.conftest import ROOT
-from tests.fitting.test_self_check import transmission_case
+from tests.problems import transmission_case
 
 TINY = "--image_size 32 --n_views 12 --n_detectors 64 --detector_spacing 12 --pixel_spacing 8 --slices_per_subject 1"
 
@@ -107,8 +107,8 @@ def test_every_mismatch_of_a_transmission_scan_changes_it(monkeypatch):
     assert "blank scan 20 % too low" in changes
     for change in changes.values():
         changed = change(case)
-        is_measurement = not torch.equal(changed["measurement"], case["measurement"])
-        assert is_measurement != (not torch.equal(changed["count_model"].blank, case["count_model"].blank))
+        is_measurement = not torch.equal(changed["scan"].measurement, case["scan"].measurement)
+        assert is_measurement != (not torch.equal(changed["scan"].counts.blank, case["scan"].counts.blank))
 
 
 @pytest.mark.parametrize(

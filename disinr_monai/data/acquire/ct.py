@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Transform
-from numpy.typing import NDArray
 from torch import Tensor
 
-from disinr_monai.data.case import case_label, case_seed
-from disinr_monai.data.readers.cil import is_nexus, read_nexus, scan_from_cil
+from disinr_monai.data.acquire.projections import AcquireProjections
+from disinr_monai.data.case import make_case
+from disinr_monai.data.readers.cil import scan_from_cil
 from disinr_monai.data.readers.cil_geometry import CILGeometry
 from disinr_monai.data.readers.image import read_image
-from disinr_monai.data.readers.sinogram import SETTINGS, read_sinogram, scan_operator
-from disinr_monai.data.resample import LARGEST_IMAGE, block_average, pad_to_square, resample_slice
+from disinr_monai.data.readers.reader import reader_of
+from disinr_monai.data.resample import LARGEST_IMAGE, block_average
 from disinr_monai.data.simulate.ct import simulate_fan_beam
 from disinr_monai.errors import InputError, at_least
-from disinr_monai.grid import voxel_centres
-from disinr_monai.modality import CT_ATTENUATION, HU_AIR, HU_RANGE, hu_to_image
-from disinr_monai.operators import FanBeam
+from disinr_monai.modality import CT_ATTENUATION, HU_AIR, hu_to_image, image_attenuation
+from disinr_monai.operators import ConeBeam, ConeGeometry, FanBeam, FanGeometry, ParallelBeam, ParallelGeometry
+from disinr_monai.runtime.names import case_seed
+from disinr_monai.scan import Scan
 
+_OPERATORS = {ParallelGeometry: ParallelBeam, FanGeometry: FanBeam, ConeGeometry: ConeBeam}
 _MOST_VIEWS, _MOST_DETECTORS, _MOST_NOISE = 100_000, 65_536, 1e9
 _SPACINGS, _FARTHEST = (1e-6, 1e4), 1e6  # mm
 
 
-class AcquireCT(Transform):
+class AcquireCT(AcquireProjections):
     """CT of one case, as :func:`~disinr_monai.data.cases.list_cases` lists it.
 
     * image in HU: padded to a square with air, measured at its own resolution (at least twice ``image_size``) with
@@ -51,6 +52,8 @@ class AcquireCT(Transform):
         file_geometry: for sinogram files, what they do not say or say wrongly: a dictionary of
             :data:`disinr_monai.data.readers.sinogram.SETTINGS`.
     """
+
+    modality, outside = "CT", HU_AIR
 
     def __init__(
         self,
@@ -79,25 +82,12 @@ class AcquireCT(Transform):
         at_least("n_detectors", n_detectors, 1, _MOST_DETECTORS, whole=True)
         self.n_views, self.photons, self.electronic_noise, self.seed = int(n_views), photons, electronic_noise, seed
         self.image_size, self.pixel_spacing = int(image_size), pixel_spacing
-        self.geometry = {
+        self.scanner = {
             "n_detectors": int(n_detectors),
             "detector_spacing": detector_spacing,
             "source_distance": source_distance,
             "detector_distance": detector_distance,
         }
-
-    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        """Turn a listed case into a measured one.
-
-        Raises:
-            InputError: anything that the readers refuse, or a geometry that cannot be.
-        """
-        try:
-            return self._measured(case) if case["kind"] == "sinogram" else self._simulated(case)
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(f"{case_label(case)}: this CT geometry cannot be measured: {error}") from error
 
     def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
         source = read_image(case, "ct")
@@ -106,19 +96,20 @@ class AcquireCT(Transform):
         reference, affine = block_average(np.maximum(hu_to_image(fine), 0), fine_affine, factor)
         file_spacing = float(np.linalg.norm(affine[:3, 0]))
         spacing = file_spacing if self.pixel_spacing is None else self.pixel_spacing
-        angles = np.arange(self.n_views) * (2 * np.pi / self.n_views)
+        geometry = FanGeometry(
+            image_shape=reference.shape,
+            pixel_spacing=spacing,
+            angles=np.arange(self.n_views) * (2 * np.pi / self.n_views),
+            **self.scanner,
+        )
         measurement, weights, noise_info = simulate_fan_beam(
             fine,
-            pixel_spacing=spacing / factor,
-            angles=angles,
+            replace(geometry, image_shape=fine.shape, pixel_spacing=spacing / factor),
             photons=self.photons,
             electronic_noise=self.electronic_noise,
             seed=case_seed(self.seed, case["name"]),
-            **self.geometry,
         )
-        operator = FanBeam(
-            image_shape=(self.image_size, self.image_size), pixel_spacing=spacing, angles=angles, **self.geometry
-        )
+        operator = FanBeam(geometry)
         info = {
             **noise_info,
             **source.info,
@@ -128,26 +119,14 @@ class AcquireCT(Transform):
             "electronic_noise": self.electronic_noise,
             "pixel_spacing": spacing,
             "file_pixel_spacing": file_spacing,
-            **self.geometry,
+            **self.scanner,
             "seed": self.seed,
         }
-        result = _ct_case(case, operator, measurement, affine, info)
-        result["reference"] = torch.from_numpy(reference)[None]
-        if weights is not None:
-            result["weights"] = weights
-        return result
-
-    def _fine_image(self, image: NDArray, affine: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Square image on a whole multiple (2 or more) of the reconstruction grid, so that it is no inverse crime."""
-        square, affine = pad_to_square(np.maximum(image, HU_AIR), affine, HU_AIR)
-        if len(square) % self.image_size == 0 and len(square) >= 2 * self.image_size:
-            return square.astype(np.float32), affine
-        factor = max(2, round(len(square) / self.image_size))
-        return resample_slice(square, affine, factor * self.image_size, fill=HU_AIR)
+        scan = Scan(operator, measurement, weights)
+        return make_case(case, scan, modality="ct", affine=affine, info=info, reference=reference[None])
 
     def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        read = read_nexus if is_nexus(case["path"]) else read_sinogram
-        scan = read(case["path"], case["slice"], self.image_size, self.file_geometry)
+        scan = reader_of(case).read(case["path"], case["slice"], self.image_size, self.file_geometry)
         return scan_case(case, scan)
 
 
@@ -157,40 +136,21 @@ def scan_case(case: Mapping[str, Any], scan: Mapping[str, Any]) -> dict[str, Any
     Its lengths are counted in pixels, as if a pixel were 1 mm: the weights of regularisers and the learned prior, which
     were chosen there, then mean the same for small and large pixels.
     """
-    unit = scan["pixel_spacing"]
-    operator = scan_operator(scan, unit)
-    scale = HU_RANGE / 1000 * scan["water_attenuation"] * unit
+    unit = scan["geometry"].pixel_spacing
+    geometry = scan["geometry"].in_units_of(unit)
+    operator = _OPERATORS[type(geometry)](geometry)
+    scale = image_attenuation(scan["water_attenuation"]) * unit
     measurement = torch.from_numpy(scan["projections"]).reshape(operator.range_shape) / scale
-    info = {key: scan[key] for key in SETTINGS if key in scan and key not in ("affine", "angles")}
-    # "geometry" in a case's information says how sure the position in the patient is.
-    info["beam"] = info.pop("geometry")
+    info = dict(scan["settings"])
     info |= {"format": scan.get("format", "hdf5_sinogram"), "simulated": False, "n_views": operator.range_shape[1]}
     info |= {key: scan[key] for key in ("read_as", "unverified") if scan.get(key)}
-    return _ct_case(case, operator, measurement, scan["affine"], info)
-
-
-def _ct_case(
-    case: Mapping[str, Any], operator: Any, measurement: torch.Tensor, affine: NDArray, info: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "name": case["name"],
-        "subject": case["subject"],
-        "index": case.get("index", 0),
-        "modality": "ct",
-        "operator": operator,
-        "measurement": measurement,
-        "points": voxel_centres(operator.domain_shape[1:]),
-        "image_scale": 1.0,
-        "output_scale": 1.0,
-        "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
-        "info": {"source": Path(case_label(case)).name, **info},
-    }
+    return make_case(case, Scan(operator, measurement), modality="ct", affine=scan["affine"], info=info)
 
 
 def from_cil(
     data: Any, index: int | None = None, image_size: int = 256, given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A case (``operator``, ``measurement``, ``points``, ...) from CIL ``AcquisitionData``.
+    """Build a case (``scan``, ``points``, ...) from CIL ``AcquisitionData``.
 
     Lengths of the geometry are taken for mm and the values for line integrals (after ``-log``). A ``pixel_spacing`` and
     an ``image_shape`` of a CIL ``ImageGeometry`` go into ``given``.
@@ -205,7 +165,7 @@ def from_cil(
         InputError: not such an object, several channels, or a geometry that is not supported.
     """
     try:
-        cil = _geometry(data.geometry.config)
+        cil = CILGeometry.of(data.geometry.config)
         labels = [str(label) for label in data.dimension_labels]
         array = np.asarray(data.as_array())
     except AttributeError as error:
@@ -227,23 +187,3 @@ def to_cil_array(image: Tensor) -> np.ndarray:
     array = np.asarray(image.detach().cpu())[0] * CT_ATTENUATION
     array = array[::-1] if array.ndim == 2 else np.moveaxis(array[::-1], -1, 0)
     return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def _geometry(config: Any) -> CILGeometry:
-    system, panel, angles = config.system, config.panel, config.angles
-    is_cone = str(system.geometry) == "cone"
-    is_3d = len(np.reshape(system.detector.position, -1)) == 3
-    turned = np.asarray(angles.angle_data, dtype=float).reshape(-1) + float(angles.initial_angle)
-    return CILGeometry(
-        kind="cone" if is_cone else "parallel",
-        source=system.source.position if is_cone else system.ray.direction,
-        detector=system.detector.position,
-        direction_x=system.detector.direction_x,
-        direction_y=system.detector.direction_y if is_3d else None,
-        axis=system.rotation_axis.position,
-        axis_direction=system.rotation_axis.direction if is_3d else None,
-        n_pixels=(int(panel.num_pixels[0]), int(panel.num_pixels[1])),
-        pixel_size=(float(panel.pixel_size[0]), float(panel.pixel_size[1])),
-        origin=str(panel.origin),
-        angles=np.radians(turned) if str(angles.angle_unit).lower().endswith("degree") else turned,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +10,12 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
-from disinr_monai.data.case import case_label, case_seed
-from disinr_monai.data.coils.espirit import espirit_maps, grid_centre
+from disinr_monai.data.case import case_label, make_case
+from disinr_monai.data.coils.espirit import espirit_maps, gridded_calibration
 from disinr_monai.data.coils.joint import joint_maps
-from disinr_monai.data.readers.fastmri import read_kspace
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.kspace import cut_affine
+from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import LARGEST_IMAGE, resample_slice
 from disinr_monai.data.simulate.mri import sample_kspace, simulate_kspace
 from disinr_monai.data.simulate.patterns import (
@@ -27,11 +26,13 @@ from disinr_monai.data.simulate.patterns import (
     random_mask,
 )
 from disinr_monai.errors import InputError, at_least
-from disinr_monai.grid import centre_block, voxel_centres
+from disinr_monai.grid import centre_block
 from disinr_monai.operators import LinearOperator, MultiCoilFourier, NonCartesianFourier
 from disinr_monai.operators.calibration import acs_size, density_compensation
+from disinr_monai.runtime.names import case_seed
+from disinr_monai.scan import Scan
 
-MAPS = ("espirit", "joint", "true", "file")
+MAPS = ("espirit", "joint", "simulated", "file")
 PATTERNS = ("uniform", "random", "poisson", "radial")
 _MOST_COILS = 1024
 
@@ -58,8 +59,8 @@ class AcquireMRI(Transform):
         image_size: rows and columns of a simulated scan.
         maps: ``"espirit"`` (from the measured centre; the file's own maps where it has them), ``"joint"``
             (the same, but estimated together with the image, for scans without a usable centre:
-            :func:`~disinr_monai.data.coils.joint.joint_maps`), ``"true"`` (those of the simulation, or the file's own),
-            ``"file"`` (the file must have them).
+            :func:`~disinr_monai.data.coils.joint.joint_maps`), ``"simulated"`` (those of the simulation, or the file's
+            own), ``"file"`` (the file must have them).
         seed: of pattern, coils, phase and noise, together with the name of the case.
         pattern: ``"uniform"`` or ``"random"`` lines, ``"poisson"`` disc, ``"radial"`` at the golden angle.
         select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file, e.g. ``{"contrast": 1}``.
@@ -72,7 +73,7 @@ class AcquireMRI(Transform):
         n_coils: int = 8,
         noise_std: float = 0.0316,
         image_size: int = 256,
-        maps: Literal["espirit", "joint", "true", "file"] = "espirit",
+        maps: Literal["espirit", "joint", "simulated", "file"] = "espirit",
         seed: int = 0,
         pattern: Literal["uniform", "random", "poisson", "radial"] = "uniform",
         select: Mapping[str, int] | None = None,
@@ -96,7 +97,7 @@ class AcquireMRI(Transform):
         Raises:
             InputError: anything that the readers refuse, or no calibration region for the coil maps.
         """
-        scan = self._simulated(case) if case["kind"] == "image" else self._raw(case)
+        scan = self._simulated(case) if reader_of(case).kind == "image" else self._raw(case)
         label = case_label(case)
         operator, measurement = _operator(scan, label, self.maps)
         zero_filled = torch.linalg.vector_norm(operator.adjoint(measurement), dim=0)
@@ -105,35 +106,30 @@ class AcquireMRI(Transform):
             raise InputError(f"{label}: expected a signal in k-space, found an empty zero-filled image")
         reference, affine, shape = scan["reference"], scan["affine"], tuple(operator.domain_shape[1:])
         crop = tuple(scan.get("crop", shape))
-        if crop != shape:
+        if crop == shape:
+            crop = None
+        else:
             rows, columns = (centre_block(n, kept) for n, kept in zip(shape, crop, strict=True))
             affine = cut_affine(affine, rows, columns)
             reference = None if reference is None else reference[:, rows, columns]
         output_scale = scale if reference is None else float(reference.max())
-        result = {
-            "name": case["name"],
-            "subject": case["subject"],
-            "index": case.get("index", 0),
-            "modality": "mri",
-            "operator": operator,
-            "measurement": measurement / scale,
-            "points": voxel_centres(operator.domain_shape[1:]),
-            "image_scale": scale / output_scale,
-            "output_scale": output_scale,
-            "affine": torch.from_numpy(np.asarray(affine, dtype=np.float64)),
-            "info": {
-                "source": Path(label).name,
-                **scan["info"],
-                "n_coils": operator.range_shape[0],
-                "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
-                "seed": self.seed,
-            },
+        info = {
+            **scan["info"],
+            "n_coils": operator.range_shape[0],
+            "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
+            "seed": self.seed,
         }
-        if crop != shape:
-            result["crop"] = crop
-        if reference is not None:
-            result["reference"] = torch.from_numpy(reference / output_scale)
-        return result
+        return make_case(
+            case,
+            Scan(operator, measurement / scale),
+            modality="mri",
+            affine=affine,
+            info=info,
+            image_scale=scale / output_scale,
+            output_scale=output_scale,
+            reference=None if reference is None else reference / output_scale,
+            crop=crop,
+        )
 
     def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
         if self.maps == "file":
@@ -149,18 +145,18 @@ class AcquireMRI(Transform):
         return {
             "kspace": scan.kspace,
             **sampling,
-            "maps": scan.maps if self.maps == "true" else None,
+            "maps": scan.maps if self.maps == "simulated" else None,
             "shape": image.shape,
             "reference": scan.reference,
             "affine": affine,
-            "info": {**source.info, "simulated": True, **info, "noise_std": self.noise_std, "maps": "true"},
+            "info": {**source.info, "simulated": True, **info, "noise_std": self.noise_std, "maps": "simulated"},
         }
 
     def _raw(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        raw = read_kspace(case["path"], case.get("slice"), self.select)
+        raw = reader_of(case).read(case["path"], case.get("slice"), self.select)
         kspace, mask, trajectory = raw["kspace"], raw["mask"], raw["trajectory"]
         info = {**raw["info"], "simulated": False}
-        if raw["maps"] is None and self.maps in ("true", "file"):
+        if raw["maps"] is None and self.maps in ("simulated", "file"):
             raise InputError(
                 f"{case['path']}: expected `sensitivity_maps` (maps = {self.maps}), found none; use maps = espirit"
             )
@@ -206,7 +202,7 @@ class AcquireMRI(Transform):
 
 
 def _operator(scan: dict[str, Any], label: str, maps_from: str) -> tuple[LinearOperator, torch.Tensor]:
-    """The operator with its coil maps (those of the scan, or estimated ones), and what it is to explain."""
+    """Build the operator (estimating coil maps if needed) and return it with the measured samples."""
     kspace, trajectory, maps = scan["kspace"], scan.get("trajectory"), scan["maps"]
     if trajectory is None:
         kspace = kspace * scan["mask"]
@@ -228,7 +224,7 @@ def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str
     if lines is not None:
         kspace, size = lines, acs_size((lines != 0).any(0))
     elif trajectory is not None:
-        kspace, side = grid_centre(kspace, trajectory, scan["shape"])
+        kspace, side = gridded_calibration(kspace, trajectory, scan["shape"])
         size = (side, side)
     else:
         size = acs_size(scan["mask"])

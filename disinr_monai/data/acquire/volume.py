@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,14 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
-from disinr_monai.data.case import case_label, case_seed
-from disinr_monai.data.readers.image import HU_WINDOW, ImageVolume, read_volume
+from disinr_monai.data.case import case_label, make_case
+from disinr_monai.data.readers.image import HU_WINDOW, read_volume
+from disinr_monai.data.readers.volume import Volume
 from disinr_monai.data.resample import resample_volume
 from disinr_monai.errors import InputError, at_least
-from disinr_monai.grid import voxel_centres
 from disinr_monai.operators import Samples
+from disinr_monai.runtime.names import case_seed
+from disinr_monai.scan import Scan
 
 logger = logging.getLogger(__name__)
 
@@ -90,33 +91,28 @@ class AcquireVolume(Transform):
                 raise InputError(f"{label}: expected an MR image with positive values, found none to scale by")
             image = image / scale
         reference = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None]
-        operator, measurement = self._measured(reference, case_seed(self.seed, case["name"]))
-        return {
-            "name": case["name"],
-            "subject": case["subject"],
-            "index": case.get("index", 0),
-            "modality": "volume",
-            "operator": operator,
-            "measurement": measurement,
-            "points": voxel_centres(reference.shape[1:]),
-            "image_scale": 1.0,
-            "output_scale": scale,
-            "output_offset": offset,
-            "units": "HU" if kind == "ct" else "source",
-            "reference": reference,
-            "affine": torch.from_numpy(affine),
-            "info": {
-                "source": Path(label).name,
-                **volume.info,
-                "volume_modality": kind,
-                "shape": list(reference.shape[1:]),
-                "noise_std": self.noise_std,
-                "sampled_fraction": operator.n_measured / reference.numel(),
-                "seed": self.seed,
-            },
+        scan = self._measured(reference, case_seed(self.seed, case["name"]))
+        info = {
+            **volume.info,
+            "volume_modality": kind,
+            "shape": list(reference.shape[1:]),
+            "noise_std": self.noise_std,
+            "sampled_fraction": scan.operator.n_measured / reference.numel(),
+            "seed": self.seed,
         }
+        return make_case(
+            case,
+            scan,
+            modality="volume",
+            affine=affine,
+            info=info,
+            output_scale=scale,
+            output_offset=offset,
+            units="HU" if kind == "ct" else "source",
+            reference=reference,
+        )
 
-    def _measured(self, reference: torch.Tensor, seed: int) -> tuple[Samples, torch.Tensor]:
+    def _measured(self, reference: torch.Tensor, seed: int) -> Scan:
         generator = torch.Generator().manual_seed(seed)
         n_voxels, pixels = reference.numel(), None
         if self.sampled_fraction < 1:
@@ -126,9 +122,9 @@ class AcquireVolume(Transform):
         measurement = operator(reference)
         if self.noise_std > 0:
             measurement = measurement + self.noise_std * torch.randn(measurement.shape, generator=generator)
-        return operator, measurement
+        return Scan(operator, measurement)
 
-    def _kind(self, volume: ImageVolume, label: str) -> str:
+    def _kind(self, volume: Volume, label: str) -> str:
         low, high = float(volume.image.min()), float(volume.image.max())
         kind, why = self.volume_modality, "volume_modality"
         if kind == "auto" and volume.dicom is not None:
@@ -148,7 +144,7 @@ class AcquireVolume(Transform):
         logger.info("%s: taken as %s (%s)", label, {"ct": "CT in HU", "mri": "MR"}[kind], why)
         return kind
 
-    def _resampled(self, volume: ImageVolume, label: str) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def _resampled(self, volume: Volume, label: str) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         shape = self.volume_shape or _capped(volume.image.shape, volume.affine, self.max_voxels)
         if tuple(shape) == volume.image.shape:
             return volume.image, volume.affine

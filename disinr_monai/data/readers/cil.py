@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.readers.checks import as_text
 from disinr_monai.data.readers.cil_geometry import CILGeometry, convert
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5
 from disinr_monai.data.readers.sinogram import checked_scan
@@ -126,7 +127,7 @@ def _data(file: Any, path: str | Path) -> Any:
             f"{path}: expected a NeXus file of CIL's NEXUSDataWriter with {_ENTRY}/data/data, found keys "
             f"{sorted(map(str, file)) or 'none'}"
         )
-    kind = _text(data.attrs.get("data_type", "AcquisitionData"))
+    kind = as_text(data.attrs.get("data_type", "AcquisitionData"))
     if kind != "AcquisitionData":
         raise InputError(f"{path}: expected CIL AcquisitionData (projections), found {kind}")
     if "geom_type" in data.attrs:
@@ -135,7 +136,7 @@ def _data(file: Any, path: str | Path) -> Any:
 
 
 def _labels(data: Any, path: str | Path) -> list[str]:
-    labels = [_text(data.attrs.get(f"dim{i}", "")) for i in range(len(data.shape))]
+    labels = [as_text(data.attrs.get(f"dim{i}", "")) for i in range(len(data.shape))]
     if not set(labels) <= _LABELS or len(set(labels)) != len(labels):
         raise InputError(f"{path}: expected dim0 ... out of {', '.join(sorted(_LABELS))}, found {labels}")
     return labels
@@ -166,7 +167,7 @@ def _geometry(file: Any, data: Any, path: str | Path) -> CILGeometry:
     angles = file.get(f"{config}/angles")
     if angles is None:
         raise InputError(f"{path}: expected `{config}/angles`, found it missing; write the file again with CIL")
-    unit = _text(angles.attrs.get("angle_unit", "degree"))
+    unit = as_text(angles.attrs.get("angle_unit", "degree"))
     if unit not in ("degree", "radian"):
         raise InputError(f"{path}: expected angle_unit degree or radian, found {unit!r}")
     check_size(angles, path)
@@ -182,10 +183,6 @@ def _geometry(file: Any, data: Any, path: str | Path) -> CILGeometry:
         axis_direction=vector("rotation_axis/direction", optional=True),
         n_pixels=(int(number("num_pixels_h", 1)), int(number("num_pixels_v", 1))),
         pixel_size=(size, number("pixel_size_v", size)),
-        origin=_text(data.attrs.get("panel_origin", "bottom-left")),
+        origin=as_text(data.attrs.get("panel_origin", "bottom-left")),
         angles=np.radians(turned) if unit == "degree" else turned,
     )
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -45,6 +45,27 @@ class CILGeometry:
     origin: str
     angles: NDArray[np.float64]
 
+    @classmethod
+    def of(cls, config: Any) -> CILGeometry:
+        """From the ``config`` of a CIL ``AcquisitionGeometry``."""
+        system, panel, angles = config.system, config.panel, config.angles
+        is_cone = str(system.geometry) == "cone"
+        is_3d = len(np.reshape(system.detector.position, -1)) == 3
+        turned = np.asarray(angles.angle_data, dtype=float).reshape(-1) + float(angles.initial_angle)
+        return cls(
+            kind="cone" if is_cone else "parallel",
+            source=system.source.position if is_cone else system.ray.direction,
+            detector=system.detector.position,
+            direction_x=system.detector.direction_x,
+            direction_y=system.detector.direction_y if is_3d else None,
+            axis=system.rotation_axis.position,
+            axis_direction=system.rotation_axis.direction if is_3d else None,
+            n_pixels=(int(panel.num_pixels[0]), int(panel.num_pixels[1])),
+            pixel_size=(float(panel.pixel_size[0]), float(panel.pixel_size[1])),
+            origin=str(panel.origin),
+            angles=np.radians(turned) if str(angles.angle_unit).lower().endswith("degree") else turned,
+        )
+
 
 def convert(cil: CILGeometry, path: str) -> tuple[dict[str, Any], bool, bool]:
     """Our description of a scan, and whether its columns and its rows must be flipped.

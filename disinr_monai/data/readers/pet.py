@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.readers.checks import (
+    NO_AFFINE,
+    as_text,
+    finite_number,
+    image_affine,
+    image_sizes,
+    positive_number,
+    view_angles,
+)
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_small
 from disinr_monai.errors import InputError
+from disinr_monai.operators import ParallelGeometry
 
 COUNTS = {"emission": "sinogram", "transmission": "transmission"}
 """Data set of the counts, by kind of scan."""
@@ -95,7 +106,7 @@ def _axes_of(
     if isinstance(axes, (list, tuple)):  # what the command line makes of a,b
         axes = ",".join(map(str, axes))
     text = axes or file[key].attrs.get("axes", file.attrs.get("axes", _DEFAULT_AXES[len(shape)]))
-    order = [part.strip() for part in str(text.decode() if isinstance(text, bytes) else text).split(",")]
+    order = [part.strip() for part in as_text(text).split(",")]
     if sorted(order) != sorted(_DEFAULT_AXES[len(shape)].split(",")):
         raise InputError(
             f"{path}: `sinogram_axes` must name the {len(shape)} axes of `{key}`, e.g. {_DEFAULT_AXES[len(shape)]}, "
@@ -156,9 +167,32 @@ def _corrections(path: str | Path, arrays: dict[str, NDArray]) -> dict[str, NDAr
     return result
 
 
+@dataclass(frozen=True)
+class PETGeometry:
+    """Geometry and scales of a PET sinogram, from its file and the options.
+
+    Attributes:
+        lines: the lines of response; the bins are its detectors.
+        fwhm: resolution in mm, 0 if it is not modelled.
+        calibration: output unit per count and mm.
+        blank_scale: time of the transmission scan over that of the blank scan.
+        affine: of the image, RAS mm.
+        assumed: assumptions about the geometry, as text.
+        unverified: assumptions about orientation and scale, as text.
+    """
+
+    lines: ParallelGeometry
+    fwhm: float
+    calibration: float
+    blank_scale: float
+    affine: NDArray[np.float64]
+    assumed: list[str]
+    unverified: list[str]
+
+
 def pet_geometry(
-    path: str | Path, file: Mapping[str, Any], shape: tuple[int, int], options: Mapping[str, float | None]
-) -> tuple[dict[str, Any], NDArray[np.float64], list[str]]:
+    path: str | Path, file: Mapping[str, Any], shape: tuple[int, int], options: Mapping[str, float | None], scan: str
+) -> PETGeometry:
     """Geometry of a PET sinogram from what its file says and, for what it does not, from options.
 
     Args:
@@ -168,79 +202,46 @@ def pet_geometry(
             unit per count and mm), ``blank_scale``; all but the first are optional.
         shape: views and bins.
         options: the same by name where the user gave them, and ``arc``, the degrees of evenly spread views.
-
-    Returns:
-        The keywords of :class:`~disinr_monai.operators.PETProjection` with ``values`` (``calibration`` and
-        ``blank_scale``) beside them; the image's affine; what had to be assumed, as text.
+        scan: ``"emission"`` or ``"transmission"``.
 
     Raises:
         InputError: no ``bin_spacing`` in either, or a value that cannot be.
     """
-    n_views, n_bins = shape
-    assumed: list[str] = []
-    bin_spacing = _length(path, file, options, "bin_spacing")
-    if bin_spacing is None:
+    (n_views, n_bins), path, assumed = shape, str(path), []
+    values = {key: value for key, value in options.items() if value is not None} | dict(file)
+    if "bin_spacing" not in values:
         raise InputError(
             f"{path}: expected `bin_spacing` (mm) as attribute or dataset, found none; give it with --bin_spacing"
         )
+    bin_spacing = positive_number(values, "bin_spacing", path)
     if "angles" in file:
-        angles = np.asarray(file["angles"], dtype=float).reshape(-1)
-        if len(angles) != n_views or not np.isfinite(angles).all():
-            raise InputError(f"{path}: `angles` must hold {n_views} finite angles (rad), found {len(angles)}")
-        if np.ptp(angles) > 4 * np.pi + 1e-3:
-            raise InputError(f"{path}: `angles` must be in radians, found a range of {np.ptp(angles):g}; convert them")
+        angles = view_angles(file["angles"], n_views, path)
     else:
         angles = np.arange(n_views) * (math.radians(options["arc"]) / n_views)
         assumed.append(f"{n_views} views evenly over {options['arc']:g} degrees (arc)")
-    spacing = _length(path, file, options, "pixel_spacing") or bin_spacing
+    spacing = positive_number({"pixel_spacing": bin_spacing, **values}, "pixel_spacing", path)
     side = max(math.ceil(n_bins * bin_spacing / spacing - 1e-6), 2)
-    image_shape = [int(n) for n in np.asarray(file.get("image_shape", (side, side))).reshape(-1)]
-    if len(image_shape) != 2 or min(image_shape) < 2:
-        raise InputError(f"{path}: `image_shape` must be two numbers (H, W), found {file['image_shape']}")
-    fwhm = _length(path, file, options, "fwhm", lowest=0.0)
-    if fwhm is None:
-        fwhm = 0.0
+    image_shape = image_sizes(file["image_shape"], "H, W", path) if "image_shape" in file else (side, side)
+    if "fwhm" not in values:
         assumed.append("no blur (fwhm)")
-    geometry = {
-        "image_shape": tuple(image_shape),
-        "pixel_spacing": spacing,
-        "angles": angles,
-        "n_bins": n_bins,
-        "bin_spacing": bin_spacing,
-        "bin_offset": _length(path, file, {}, "bin_offset", lowest=-math.inf) or 0.0,
-        "fwhm": fwhm,
-        "values": {
-            "calibration": _length(path, file, {}, "calibration") or 1.0,
-            "blank_scale": _length(path, file, options, "blank_scale") or 1.0,
-        },
-    }
-    return geometry, _affine(path, file, spacing, geometry["image_shape"]), assumed
-
-
-def _length(
-    path: str | Path, file: Mapping[str, Any], options: Mapping[str, Any], key: str, lowest: float | None = None
-) -> float | None:
-    """One number of the file or the options; positive, or at least ``lowest``."""
-    if key not in file:
-        return options.get(key)
-    value = np.asarray(file[key])
-    number = float(value.reshape(-1)[0]) if value.size == 1 and value.dtype.kind in "iuf" else math.nan
-    if not math.isfinite(number) or (number <= 0 if lowest is None else number < lowest):
-        kind = "positive number" if lowest is None else "number"
-        raise InputError(f"{path}: `{key}` must be one {kind}, found {file[key]}")
-    return number
-
-
-def _affine(
-    path: str | Path, file: Mapping[str, Any], spacing: float, image_shape: tuple[int, int]
-) -> NDArray[np.float64]:
-    if "affine" in file:
-        affine = np.asarray(file["affine"], dtype=float)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise InputError(f"{path}: `affine` must be a finite 4x4 matrix, found shape {affine.shape}")
-        return affine
-    # x to the right, y to the front; rows run along -y, columns along x (docs/conventions.md).
-    affine = np.diag([0.0, 0.0, 1.0, 1.0])
-    affine[1, 0], affine[0, 1] = -spacing, spacing
-    affine[:2, 3] = [-(image_shape[1] - 1) / 2 * spacing, (image_shape[0] - 1) / 2 * spacing]
-    return affine
+    unverified = [] if "affine" in file else [NO_AFFINE]
+    if scan == "emission" and "calibration" not in file:
+        unverified.append("scale (no calibration; the image is in counts per mm)")
+    if scan == "transmission" and "blank_scale" not in values:
+        unverified.append("scale (no blank_scale; scan and blank scan are taken to last equally long)")
+    return PETGeometry(
+        lines=ParallelGeometry(
+            image_shape=image_shape,
+            pixel_spacing=spacing,
+            angles=angles,
+            n_detectors=n_bins,
+            detector_spacing=bin_spacing,
+            detector_offset=finite_number(file, "bin_offset", path),
+        ),
+        fwhm=positive_number({"fwhm": 0.0, **values}, "fwhm", path, zero=True),
+        calibration=positive_number({"calibration": 1.0, **file}, "calibration", path, "number"),
+        blank_scale=positive_number({"blank_scale": 1.0, **values}, "blank_scale", path, "number"),
+        affine=image_affine(file, spacing, image_shape, path),
+        assumed=assumed,
+        unverified=unverified,
+    )

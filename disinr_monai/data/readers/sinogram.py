@@ -1,4 +1,4 @@
-"""A measured CT scan as a dictionary: which values describe it, what they must be, and the operator they give."""
+"""Measured CT scans: checks of their geometry, and the HDF5 file that holds one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.readers.checks import (
+    NO_AFFINE,
+    as_floats,
+    as_text,
+    finite_number,
+    image_affine,
+    image_sizes,
+    positive_number,
+    view_angles,
+)
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_small
-from disinr_monai.data.resample import LARGEST_IMAGE
 from disinr_monai.errors import InputError
-from disinr_monai.operators import ConeBeam, FanBeam, LinearOperator, ParallelBeam
+from disinr_monai.operators import ConeGeometry, FanGeometry, ParallelGeometry
 
 KINDS = ("parallel", "fan_flat", "fan_curved", "cone")
 WATER_ATTENUATION = 0.02
@@ -46,10 +55,10 @@ def our_names(values: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(values)
     for other, (ours, factor) in _OTHER_NAMES.items():
         if other in result and ours not in result:
-            result[ours] = _floats(result[other]) * factor
+            result[ours] = as_floats(result[other]) * factor
     if "distance_source_detector_mm" in result and "source_distance" in result:
-        total = _floats(result["distance_source_detector_mm"])
-        result.setdefault("detector_distance", total - _floats(result["source_distance"]))
+        total = as_floats(result["distance_source_detector_mm"])
+        result.setdefault("detector_distance", total - as_floats(result["source_distance"]))
     return result
 
 
@@ -71,8 +80,9 @@ def checked_scan(
         given: what the user says; stronger than the file.
 
     Returns:
-        ``projections`` float32, every value of :data:`SETTINGS` that applies to its geometry, and ``unverified``, what
-        had to be assumed about orientation and scale.
+        ``projections`` float32; ``geometry``, which the operator takes; ``water_attenuation``; ``affine``;
+        ``settings``, the numbers of :data:`SETTINGS` for the record, with ``beam``, one of :data:`KINDS`; and
+        ``unverified``, what had to be assumed about orientation and scale.
 
     Raises:
         InputError: NaN, constant, missing or impossible values.
@@ -82,71 +92,64 @@ def checked_scan(
     if unknown:
         raise InputError(f"ct_geometry: expected {', '.join(SETTINGS)}, found {', '.join(unknown)}")
     values = {**values, **given}
-    kind = _text(values.get("geometry", "fan_flat"))
-    if kind not in KINDS:
-        raise InputError(f"{path}: `geometry` must be one of {', '.join(KINDS)}, found {kind!r}")
-    n_axes = 3 if kind == "cone" else 2
+    beam = as_text(values.get("geometry", "fan_flat"))
+    if beam not in KINDS:
+        raise InputError(f"{path}: `geometry` must be one of {', '.join(KINDS)}, found {beam!r}")
+    n_axes = 3 if beam == "cone" else 2
     if projections.ndim != n_axes:
         raise InputError(
-            f"{path}: the projections of geometry {kind} must have {n_axes} axes, found shape {projections.shape}"
+            f"{path}: the projections of geometry {beam} must have {n_axes} axes, found shape {projections.shape}"
         )
-    required = ["detector_spacing", "angles", *(() if kind == "parallel" else _FAN_LENGTHS)]
+    required = ["detector_spacing", "angles", *(() if beam == "parallel" else _FAN_LENGTHS)]
     missing = [key for key in required if key not in values]
     if missing:
         raise InputError(
             f"{path}: expected the geometry {', '.join(missing)} as attribute or dataset, found only "
             f"{sorted(map(str, values)) or 'none'}; add it, or give --ct_geometry \"{{'{missing[0]}': ...}}\""
         )
-    scan: dict[str, Any] = {"geometry": kind, "projections": _finite(projections, path)}
-    scan["detector_spacing"] = _length(values, "detector_spacing", path)
-    if kind == "cone":
-        scan["detector_spacing_v"] = (
-            _length(values, "detector_spacing_v", path) if "detector_spacing_v" in values else scan["detector_spacing"]
-        )
-    if kind != "parallel":
-        scan["source_distance"] = _length(values, "source_distance", path)
-        scan["detector_distance"] = _length(values, "detector_distance", path, zero=True)
-    for key in _OFFSETS if kind == "cone" else _OFFSETS[:2]:
-        scan[key] = _number(values.get(key, 0.0), key, path)
-    scan["angles"] = _angles(values["angles"], projections.shape[0], path)
-    scan["image_shape"], scan["pixel_spacing"] = _grid(values, scan, image_size, path)
-    scan["affine"] = _affine(values, scan, path)
-    scan["water_attenuation"] = _number(values.get("water_attenuation", WATER_ATTENUATION), "water_attenuation", path)
-    if not scan["water_attenuation"] > 0:
-        raise InputError(f"{path}: `water_attenuation` must be positive (per mm), found {scan['water_attenuation']}")
+    projections = _finite(projections, path)
+    lengths = {"detector_spacing": positive_number(values, "detector_spacing", path)}
+    if beam == "cone":
+        key = "detector_spacing_v" if "detector_spacing_v" in values else "detector_spacing"
+        lengths["detector_spacing_v"] = positive_number(values, key, path)
+    if beam != "parallel":
+        lengths["source_distance"] = positive_number(values, "source_distance", path)
+        lengths["detector_distance"] = positive_number(values, "detector_distance", path, zero=True)
+    for key in _OFFSETS if beam == "cone" else _OFFSETS[:2]:
+        lengths[key] = finite_number(values, key, path)
+    angles = view_angles(values["angles"], projections.shape[0], path)
+    image_shape, lengths["pixel_spacing"] = _grid(values, lengths, projections.shape, image_size, path)
+    affine = image_affine(values, lengths["pixel_spacing"], image_shape, path)
+    defaults = {"water_attenuation": WATER_ATTENUATION}
+    water = positive_number(defaults | values, "water_attenuation", path, "number (per mm)")
+    settings = {**lengths, "image_shape": image_shape, "water_attenuation": water, "beam": beam}
     assumed = {
-        "affine": "orientation (no affine; row 0 is taken for the front, column 0 for the left)",
+        "affine": NO_AFFINE,
         "water_attenuation": f"scale in HU (no water_attenuation; {WATER_ATTENUATION} per mm assumed)",
     }
-    scan["unverified"] = [text for key, text in assumed.items() if key not in values]
-    return scan
-
-
-def scan_operator(scan: Mapping[str, Any], unit: float = 1.0) -> LinearOperator:
-    """The operator of a scan, with lengths in ``unit`` mm (the pixel, say, instead of 1 mm).
-
-    Raises:
-        ValueError: a geometry that cannot be.
-    """
-    lengths = {
-        key: scan[key] / unit
-        for key in ("pixel_spacing", "detector_spacing", "detector_spacing_v", *_FAN_LENGTHS, *_OFFSETS)
-        if key in scan
+    return {
+        "projections": projections,
+        "geometry": _geometry_of(beam, {"angles": angles, "image_shape": image_shape, **lengths}, projections, path),
+        "water_attenuation": water,
+        "affine": affine,
+        "settings": settings,
+        "unverified": [text for key, text in assumed.items() if key not in values],
     }
-    common = {"image_shape": scan["image_shape"], "angles": scan["angles"]}
-    shape = scan["projections"].shape
-    if scan["geometry"] == "cone":
-        return ConeBeam(detector_shape=shape[1:], **common, **lengths)
-    common["n_detectors"] = shape[1]
-    if scan["geometry"] == "parallel":
-        lengths["detector_offset"] -= lengths.pop("axis_offset")
-        return ParallelBeam(**common, **lengths)
-    return FanBeam(curved=scan["geometry"] == "fan_curved", **common, **lengths)
 
 
-def _text(value: Any) -> str:
-    value = np.asarray(value).reshape(-1)[0] if np.size(value) == 1 else value
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _geometry_of(
+    beam: str, values: dict[str, Any], projections: NDArray, path: str
+) -> ParallelGeometry | FanGeometry | ConeGeometry:
+    try:
+        if beam == "cone":
+            return ConeGeometry(detector_shape=projections.shape[1:], **values)
+        values["n_detectors"] = projections.shape[1]
+        if beam == "parallel":
+            values["detector_offset"] -= values.pop("axis_offset")
+            return ParallelGeometry(**values)
+        return FanGeometry(curved=beam == "fan_curved", **values)
+    except ValueError as error:
+        raise InputError(f"{path}: this CT geometry cannot be measured: {error}") from error
 
 
 def _finite(projections: NDArray, path: str) -> NDArray[np.float32]:
@@ -161,80 +164,23 @@ def _finite(projections: NDArray, path: str) -> NDArray[np.float32]:
     return projections
 
 
-def _floats(value: Any) -> NDArray[np.float64]:
-    """Numbers of a file; NaN, which no check lets through, for what is none."""
-    try:
-        return np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        return np.array(np.nan)
-
-
-def _number(value: Any, key: str, path: str) -> float:
-    array = _floats(value)
-    if array.size != 1 or not np.isfinite(array).all():
-        raise InputError(f"{path}: `{key}` must be one finite number, found {value!r}")
-    return float(array.item())
-
-
-def _length(values: Mapping[str, Any], key: str, path: str, zero: bool = False) -> float:
-    number = _number(values[key], key, path)
-    if number < 0 or (number == 0 and not zero):
-        raise InputError(f"{path}: `{key}` must be one positive length in mm, found {number:g}")
-    return number
-
-
-def _angles(values: Any, n_views: int, path: str) -> NDArray[np.float64]:
-    angles = _floats(values).reshape(-1)
-    if len(angles) != n_views or not np.isfinite(angles).all():
-        raise InputError(f"{path}: `angles` must hold {n_views} finite angles (rad), one a view, found {len(angles)}")
-    if np.ptp(angles) > 4 * np.pi + 1e-3:
-        raise InputError(
-            f"{path}: `angles` must be in radians, found a range of {np.ptp(angles):g}; convert them, or name them "
-            "`angles_deg`"
-        )
-    return angles
-
-
 def _grid(
-    values: Mapping[str, Any], scan: Mapping[str, Any], image_size: int, path: str
+    values: Mapping[str, Any], lengths: Mapping[str, float], shape: tuple[int, ...], image_size: int, path: str
 ) -> tuple[tuple[int, ...], float]:
     """Image shape and pixel; a missing one from the field of view of the detector at the axis."""
-    shape = scan["projections"].shape
     near = 1.0
-    if scan["geometry"] != "parallel":
-        near = scan["source_distance"] / (scan["source_distance"] + scan["detector_distance"])
-    view = shape[-1] * scan["detector_spacing"] * near
-    spacing = _length(values, "pixel_spacing", path) if "pixel_spacing" in values else None
+    if "source_distance" in lengths:
+        near = lengths["source_distance"] / (lengths["source_distance"] + lengths["detector_distance"])
+    view = shape[-1] * lengths["detector_spacing"] * near
+    spacing = positive_number(values, "pixel_spacing", path) if "pixel_spacing" in values else None
     if "image_shape" in values:
-        sizes = _floats(values["image_shape"]).reshape(-1)
-        n_axes = 3 if scan["geometry"] == "cone" else 2
-        if len(sizes) != n_axes or not ((sizes >= 2) & (sizes <= LARGEST_IMAGE) & (sizes == np.round(sizes))).all():
-            wanted = "three whole numbers (H, W, D)" if n_axes == 3 else "two whole numbers (H, W)"
-            wanted += f" from 2 to {LARGEST_IMAGE}"
-            raise InputError(f"{path}: `image_shape` must be {wanted}, found {values['image_shape']}")
-        image_shape = tuple(int(n) for n in sizes)
+        image_shape = image_sizes(values["image_shape"], "H, W, D" if len(shape) == 3 else "H, W", path)
         return image_shape, spacing or view / max(image_shape[:2])
     side = image_size if spacing is None else max(round(view / spacing), 2)
     spacing = spacing or view / side
-    if scan["geometry"] != "cone":
+    if len(shape) == 2:
         return (side, side), spacing
-    return (side, side, max(round(shape[1] * scan["detector_spacing_v"] * near / spacing), 2)), spacing
-
-
-def _affine(values: Mapping[str, Any], scan: Mapping[str, Any], path: str) -> NDArray[np.float64]:
-    if "affine" in values:
-        affine = _floats(values["affine"])
-        if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise InputError(f"{path}: `affine` must be a finite 4x4 matrix, found shape {affine.shape}")
-        return affine
-    spacing, shape = scan["pixel_spacing"], scan["image_shape"]
-    # Without one in the file: x to the right, y to the front; rows run along -y, columns along x (docs/conventions.md).
-    affine = np.diag([0.0, 0.0, 1.0, 1.0])
-    affine[1, 0], affine[0, 1] = -spacing, spacing
-    affine[:2, 3] = [-(shape[1] - 1) / 2 * spacing, (shape[0] - 1) / 2 * spacing]
-    if len(shape) == 3:
-        affine[2, 2], affine[2, 3] = spacing, -(shape[2] - 1) / 2 * spacing
-    return affine
+    return (side, side, max(round(shape[1] * lengths["detector_spacing_v"] * near / spacing), 2)), spacing
 
 
 def read_sinogram(
@@ -310,7 +256,7 @@ def _dataset(file: Any, path: str | Path) -> Any:
 
 
 def _is_cone(values: Mapping[str, Any]) -> bool:
-    return str(np.asarray(values.get("geometry", "")).astype(str)) == "cone"
+    return as_text(values.get("geometry", "")) == "cone"
 
 
 def _n_scans(shape: tuple[int, ...], values: Mapping[str, Any]) -> int:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from disinr_monai.modality import CT_ATTENUATION, hu_to_image
+from disinr_monai.operators import FanGeometry
 
 # Few neighbouring rays have nearly the same length in the image, and their samples fit the processor's cache.
 _RAYS_PER_CHUNK = 50
@@ -16,17 +16,11 @@ _RAYS_PER_CHUNK = 50
 
 def simulate_fan_beam(
     hu_image: np.ndarray | Tensor,
-    pixel_spacing: float,
+    geometry: FanGeometry,
     *,
-    angles: Sequence[float] | np.ndarray | Tensor,
-    n_detectors: int,
-    detector_spacing: float,
-    source_distance: float,
-    detector_distance: float,
     photons: float = 1e5,
     electronic_noise: float = 5.0,
     seed: int = 0,
-    n_subrays: int = 2,
 ) -> tuple[Tensor, Tensor | None, dict]:
     r"""Fan-beam measurement of a CT slice, made without the operator that inverts it.
 
@@ -37,53 +31,48 @@ def simulate_fan_beam(
         n \sim \mathrm{Poisson}\Big(\frac{n_0}{J} \sum_j e^{-0.024 \int_j x \,\mathrm{d}\ell}\Big)
         + \mathcal N(0, σ^2), \qquad y = -\frac{\log(\max(n, 1) / n_0)}{0.024}
 
-    with :math:`x = (\mathrm{HU} + 1000) / 1200`, not below air. The geometry is that of
-    :class:`disinr_monai.operators.FanBeam`, with the slice's field of view centred on the axis of rotation.
+    with :math:`x = (\mathrm{HU} + 1000) / 1200`, not below air.
 
     Args:
         hu_image: slice in Hounsfield units, ``(H, W)``.
-        pixel_spacing: side of its pixels in mm.
-        angles: view angles in radians.
-        n_detectors: number of detector cells.
-        detector_spacing: width of a cell in mm.
-        source_distance: source to centre of rotation, mm.
-        detector_distance: centre of rotation to detector, mm.
+        geometry: of the scan, with the pixels of the slice; a flat detector without offsets.
         photons: incident photons per ray, :math:`n_0`; 0 is free of noise.
         electronic_noise: standard deviation :math:`σ` in counts.
         seed: of the noise; the same seed gives the same measurement.
-        n_subrays: rays per detector cell.
 
     Returns:
         measurement ``(1, n_views, n_detectors)`` in mm; weights of the same shape, the inverse variances
         :math:`n^2 / (n + σ^2)` with mean 1 (``None`` without noise); a dictionary of the settings.
 
     Raises:
-        ValueError: the slice is not 2-D, has values that are not finite, a number is negative, or no ray meets the
-            object.
+        ValueError: the slice does not fit the geometry, has values that are not finite, a number is negative, the
+            detector is curved or shifted, or no ray meets the object.
     """
     image = torch.as_tensor(np.asarray(hu_image), dtype=torch.float32)
-    if image.ndim != 2 or not bool(torch.isfinite(image).all()):
-        raise ValueError(f"simulate_fan_beam: hu_image must be 2-D and finite, found shape {tuple(image.shape)}")
-    if photons < 0 or electronic_noise < 0 or not pixel_spacing > 0:
+    if tuple(image.shape) != geometry.image_shape or not bool(torch.isfinite(image).all()):
         raise ValueError(
-            "simulate_fan_beam: photons and electronic_noise must be 0 or more and pixel_spacing positive, "
-            f"found {photons}, {electronic_noise} and {pixel_spacing}"
+            f"simulate_fan_beam: hu_image must be finite and of shape {geometry.image_shape}, found shape "
+            f"{tuple(image.shape)}"
         )
+    if photons < 0 or electronic_noise < 0:
+        raise ValueError(
+            f"simulate_fan_beam: photons and electronic_noise must be 0 or more, found {photons} and {electronic_noise}"
+        )
+    if geometry.curved or geometry.detector_offset or geometry.axis_offset:
+        raise ValueError("simulate_fan_beam: geometry must have a flat detector without offsets")
     image = hu_to_image(image).clamp(min=0)
-    u = (torch.arange(n_detectors * n_subrays) - (n_detectors * n_subrays - 1) / 2) * (detector_spacing / n_subrays)
-    views = torch.as_tensor(angles).tolist()
-    integrals = torch.stack(
-        [_trace_view(image, pixel_spacing, a, u, source_distance, detector_distance) for a in views]
-    )
+    n = geometry.n_detectors * geometry.n_subrays
+    u = (torch.arange(n) - (n - 1) / 2) * (geometry.detector_spacing / geometry.n_subrays)
+    integrals = torch.stack([_trace_view(image, geometry, angle, u) for angle in geometry.angles])
     if image.any() and not integrals.any():
         raise ValueError("simulate_fan_beam: no ray meets the object with these lengths")
-    intensity = torch.exp(-CT_ATTENUATION * integrals.double()).unflatten(-1, (n_detectors, n_subrays)).mean(-1)
+    intensity = torch.exp(-CT_ATTENUATION * integrals.double()).unflatten(-1, (-1, geometry.n_subrays)).mean(-1)
     info = {
         "simulated": "fan_beam",
         "photons": float(photons),
         "electronic_noise": float(electronic_noise) if photons else 0.0,
         "seed": int(seed),
-        "n_views": len(views),
+        "n_views": len(geometry.angles),
     }
     if not photons:
         return (-torch.log(intensity) / CT_ATTENUATION).float()[None], None, info
@@ -97,13 +86,12 @@ def simulate_fan_beam(
     return measurement.float()[None], (weights / weights.mean()).float()[None], info
 
 
-def _trace_view(
-    image: Tensor, pixel_spacing: float, angle: float, u: Tensor, source_distance: float, detector_distance: float
-) -> Tensor:
+def _trace_view(image: Tensor, geometry: FanGeometry, angle: float, u: Tensor) -> Tensor:
     """Line integrals in mm of one view, ``(len(u),)``."""
-    sine, cosine = math.sin(angle), math.cos(angle)
-    source = torch.tensor((source_distance * sine, -source_distance * cosine))
-    target = torch.stack((-detector_distance * sine + u * cosine, detector_distance * cosine + u * sine), dim=-1)
+    sine, cosine, pixel_spacing = math.sin(angle), math.cos(angle), geometry.pixel_spacing
+    near, far = geometry.source_distance, geometry.detector_distance
+    source = torch.tensor((near * sine, -near * cosine))
+    target = torch.stack((-far * sine + u * cosine, far * cosine + u * sine), dim=-1)
     direction = target - source
     direction = direction / torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
     half_size = torch.tensor((image.shape[1], image.shape[0])) * (pixel_spacing / 2)

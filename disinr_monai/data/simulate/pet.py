@@ -16,6 +16,7 @@ from torch.nn.functional import grid_sample
 
 from disinr_monai.data.readers.image import ImageSlice, read_image
 from disinr_monai.errors import InputError
+from disinr_monai.operators import ParallelGeometry
 
 _FWHM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))
 # Standard deviation of the simulated scatter along the bins, as a share of their extent.
@@ -25,17 +26,13 @@ _SCATTER_WIDTH = 0.1
 def simulate_pet(
     activity: NDArray,
     mu_map: NDArray | None,
-    pixel_spacing: float,
+    lines: ParallelGeometry,
     *,
-    angles: NDArray,
-    n_bins: int,
-    bin_spacing: float,
     fwhm: float,
     counts: float,
     randoms_fraction: float,
     scatter_fraction: float,
     seed: int,
-    n_subrays: int = 2,
 ) -> dict[str, Tensor | float]:
     r"""PET scan of a slice on a fine grid, made without the operator that inverts it.
 
@@ -52,33 +49,29 @@ def simulate_pet(
     Args:
         activity: ``(H, W)``, not negative, centred on the axis.
         mu_map: 1/mm on the same grid, or None for no attenuation.
-        pixel_spacing: side of its pixels in mm.
-        angles: radians.
-        n_bins: bins of a view.
-        bin_spacing: mm.
+        lines: lines of response, with the pixels of the activity and the bins in the middle.
         fwhm: resolution in mm.
         counts: expected number of all counts.
         randoms_fraction: share of the randoms in them.
         scatter_fraction: share of the scatter in them.
         seed: of the noise.
-        n_subrays: lines per bin.
 
     Returns:
         ``counts``, ``background`` and ``factors`` (attenuation), float32 ``(V, B)``, and the calibration ``scale``
         :math:`k`.
     """
+    pixel_spacing, n_bins = lines.pixel_spacing, lines.n_detectors
     sigma = fwhm * _FWHM_TO_SIGMA / pixel_spacing
     blurred = gaussian_filter(np.asarray(activity, dtype=np.float32), sigma, mode="constant") if fwhm > 0 else activity
     images = np.stack((blurred, np.zeros_like(blurred) if mu_map is None else mu_map)).astype(np.float32)
-    u = (torch.arange(n_bins * n_subrays) - (n_bins * n_subrays - 1) / 2) * (bin_spacing / n_subrays)
-    integrals = torch.zeros(2, len(angles), len(u), dtype=torch.float64)
+    n = n_bins * lines.n_subrays
+    u = (torch.arange(n) - (n - 1) / 2) * (lines.detector_spacing / lines.n_subrays)
+    integrals = torch.zeros(2, len(lines.angles), len(u), dtype=torch.float64)
     radius = _radius(images) * pixel_spacing
     inside = u.abs() < radius
-    for view, angle in enumerate(angles):
-        integrals[:, view, inside] = _trace_view(
-            torch.from_numpy(images), pixel_spacing, float(angle), u[inside], radius
-        )
-    integrals = integrals.unflatten(-1, (n_bins, n_subrays))
+    for view, angle in enumerate(lines.angles):
+        integrals[:, view, inside] = _trace_view(torch.from_numpy(images), pixel_spacing, angle, u[inside], radius)
+    integrals = integrals.unflatten(-1, (n_bins, lines.n_subrays))
     factors = torch.exp(-integrals[1])
     trues = (factors * integrals[0]).mean(-1).numpy()
     factors = factors.mean(-1)
@@ -135,7 +128,7 @@ def read_mu_map(path: Path, case: Mapping[str, Any], activity: ImageSlice) -> ND
     Raises:
         InputError: unreadable, on another grid than the activity, negative, or not in 1/mm.
     """
-    source = read_image({"path": str(path), "slice": case.get("slice")}, "mumap")
+    source = read_image({"path": str(path), "slice": case.get("slice"), "reader": "nifti"}, "mumap")
     if source.image.shape != activity.image.shape or not np.allclose(source.affine, activity.affine, atol=1e-2):
         raise InputError(
             f"{path}: expected the grid of the activity ({activity.image.shape} and its affine), found "

@@ -50,7 +50,10 @@ class RampFilter(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Filter ``(..., n_samples)``."""
-        spectrum = torch.fft.rfft(values, n=self.n_padded) * self.response
+        return self._filter(values, self.response)
+
+    def _filter(self, values: Tensor, response: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(values, n=self.n_padded) * response
         return torch.fft.irfft(spectrum, n=self.n_padded)[..., : self.n_samples]
 
     @functools.cached_property
@@ -58,31 +61,35 @@ class RampFilter(nn.Module):
         # Detector cell, ray of finite width and pixel each blur by about one sinc; forward and back.
         return 1 / torch.special.sinc(torch.fft.rfftfreq(self.n_padded, dtype=torch.float64)).pow(4).float()
 
+    @property
+    def _sharp_response(self) -> Tensor:
+        return self.response * self._sharpening.to(self.response)
+
     def sharpened(self, values: Tensor) -> Tensor:
         """The ramp over the fourth power of the sinc of one cell: it also undoes the blur of projection and back."""
-        response = self.response * self._sharpening.to(self.response)
-        spectrum = torch.fft.rfft(values, n=self.n_padded) * response
-        return torch.fft.irfft(spectrum, n=self.n_padded)[..., : self.n_samples]
+        return self._filter(values, self._sharp_response)
 
     @property
     def sharp_centre(self) -> float:
         """Centre tap of :meth:`sharpened`."""
-        return float(torch.fft.irfft((self.response * self._sharpening.to(self.response)).double())[0])
+        return float(torch.fft.irfft(self._sharp_response.double())[0])
 
 
 # Inside the measured region weights are never 0: where the opposite ray is missing, the ray counts in full.
 _SMALLEST = 1e-6
 
 
-def ray_weights(angles: NDArray, positions: NDArray, spacing: float, mirror: NDArray) -> NDArray[np.float64] | None:
+def redundancy_weights(
+    angles: NDArray, positions: NDArray, spacing: float, mirror: NDArray
+) -> NDArray[np.float64] | None:
     r"""Weights :math:`w_{v,k}` for a sum of views times :math:`π / V`, as for a full turn; None if all are 1.
 
     .. math::
         w_{v,k} = \frac{V}{π}\, Δθ_v\, \frac{m(θ_v, p_k)}{m(θ_v, p_k) + m(θ'_{v,k}, -p_k)}
 
     where the same line is measured from the other side at :math:`(θ', -p)` and :math:`m` is 0 where nothing is measured
-    and falls smoothly to 0 at the ends of the arc and at the nearer edge of a shifted detector (Parker, Med. Phys.
-    9:254, 1982; Wang, Med. Phys. 29:1634, 2002; normalised as by Noo et al., Phys. Med. Biol. 47:2525, 2002).
+    and falls smoothly to 0 at the ends of a short scan (Parker, Med. Phys. 9:254, 1982) and at the nearer edge of a
+    shifted detector (Wang, Med. Phys. 29:1634, 2002; normalised as by Noo et al., Phys. Med. Biol. 47:2525, 2002).
     :math:`Δθ_v` is the angle for which a view stands. Views with a gap of more than 30 degrees (and 2.5 usual steps)
     between them belong to separate arcs. Less than half a turn is not completed: what is missing counts as 0.
 

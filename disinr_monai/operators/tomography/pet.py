@@ -12,7 +12,7 @@ from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.partition import CountPartition
 from disinr_monai.operators.tomography.beams import ParallelBeam
 from disinr_monai.operators.tomography.filters import RampFilter
-from disinr_monai.operators.tomography.geometry import check_numbers, checked_angles, checked_shape
+from disinr_monai.operators.tomography.geometry import ParallelGeometry
 
 _FWHM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))
 
@@ -28,24 +28,16 @@ class PETProjection(LinearOperator):
     no part of a linear operator: they are in the case's count model
     (:class:`disinr_monai.operators.count_model.EmissionCounts`).
 
-    The lines are those of :class:`ParallelBeam`: columns of the image run along :math:`+x`, rows along :math:`-y`, at
-    angle 0 bins count from left to right. Image ``(1, H, W)``, sinogram ``(1, n_views, n_bins)``.
+    Image ``(1, H, W)``, sinogram ``(1, n_views, n_bins)``.
 
     Args:
-        image_shape: ``(H, W)`` pixels.
-        pixel_spacing: side of a pixel in mm.
-        angles: view angles in radians, ``(n_views,)``.
-        n_bins: bins of a view.
-        bin_spacing: width of a bin in mm.
-        bin_offset: position of the middle of the bins, mm; 0 is the centre of the image.
+        geometry: the lines of response; its detectors are the bins.
         sensitivity: :math:`s`, not negative, one number or ``(n_views, n_bins)``.
         fwhm: full width at half maximum of :math:`g`, mm; 0 leaves it out.
-        n_subrays: lines per bin.
         cache_dir: folder of stored system matrices; ``$DISINR_CACHE`` or ``~/.cache/disinr_monai`` if not given.
 
     Raises:
-        ValueError: a size or length is not positive, angles are missing or not finite, the sensitivity is negative, not
-            finite, 0 everywhere or of another shape.
+        ValueError: ``fwhm`` is negative, or the sensitivity is negative, not finite, 0 everywhere or of another shape.
     """
 
     is_additive = True
@@ -53,35 +45,15 @@ class PETProjection(LinearOperator):
 
     def __init__(
         self,
+        geometry: ParallelGeometry,
         *,
-        image_shape: Sequence[int],
-        pixel_spacing: float,
-        angles: Sequence[float] | np.ndarray | Tensor,
-        n_bins: int,
-        bin_spacing: float,
-        bin_offset: float = 0.0,
         sensitivity: float | np.ndarray | Tensor = 1.0,
         fwhm: float = 0.0,
-        n_subrays: int = 2,
         cache_dir: str | Path | None = None,
     ) -> None:
-        check_numbers(
-            "PETProjection",
-            {"n_bins": n_bins, "n_subrays": n_subrays},
-            {"pixel_spacing": pixel_spacing, "bin_spacing": bin_spacing},
-            {"fwhm": fwhm},
-            {"bin_offset": bin_offset},
-        )
-        beam = ParallelBeam(
-            image_shape=checked_shape("PETProjection", image_shape),
-            pixel_spacing=pixel_spacing,
-            angles=checked_angles("PETProjection", angles),
-            n_detectors=n_bins,
-            detector_spacing=bin_spacing,
-            detector_offset=bin_offset,
-            n_subrays=n_subrays,
-            cache_dir=cache_dir,
-        )
+        if not (math.isfinite(fwhm) and fwhm >= 0):
+            raise ValueError(f"PETProjection: fwhm must be 0 or a length in mm, found {fwhm}")
+        beam = ParallelBeam(geometry, cache_dir=cache_dir)
         super().__init__(beam.domain_shape, beam.range_shape)
         sensitivity = torch.as_tensor(sensitivity, dtype=torch.float32)
         shapes = ((), self.range_shape, self.range_shape[1:])
@@ -91,10 +63,10 @@ class PETProjection(LinearOperator):
                 "PETProjection: sensitivity must be finite, not negative, not 0 everywhere, and one number or of shape "
                 f"{self.range_shape[1:]}, found shape {tuple(sensitivity.shape)}"
             )
-        beam.inverse_ramp = RampFilter(beam.inverse_ramp.n_samples, float(bin_spacing), window="hann")
+        beam.inverse_ramp = RampFilter(beam.inverse_ramp.n_samples, geometry.ray_spacing, window="hann")
         self.beam, self.fwhm = beam, float(fwhm)
         self.register_buffer("sensitivity", sensitivity.expand(self.range_shape).contiguous(), persistent=False)
-        sigma = fwhm * _FWHM_TO_SIGMA / pixel_spacing
+        sigma = fwhm * _FWHM_TO_SIGMA / geometry.pixel_spacing
         for name, n in zip(("blur_rows", "blur_columns"), self.domain_shape[1:], strict=True):
             self.register_buffer(name, _gaussian_matrix(n, sigma) if fwhm > 0 else None, persistent=False)
 

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse
 
-from disinr_monai.numerics.cache import cache_key, load_or_build
+from disinr_monai.numerics.cache import DiskCache, cache_key
 from disinr_monai.numerics.sparse import SparseMatrix
 from disinr_monai.operators.tomography.geometry import RayGeometry
 
 _RAYS_PER_CHUNK = 4096
 
 
-def ray_matrix(
-    image_shape: tuple[int, int], pixel_spacing: float, points: np.ndarray, directions: np.ndarray, n_subrays: int = 1
-) -> scipy.sparse.csr_matrix:
-    """Matrix ``(n_rays / n_subrays, H * W)`` of intersection lengths in mm, averaged over the sub-rays of a cell.
+def ray_matrix(geometry: RayGeometry) -> scipy.sparse.csr_matrix:
+    """Matrix ``(n_views * n_detectors, H * W)`` of intersection lengths in mm, averaged over the sub-rays of a cell.
 
     The lengths are those of Siddon (Med. Phys. 12:252, 1985), found without his sorting: a ray that is steep in a row
-    touches at most two pixels of that row (and likewise for columns), so each row splits at most once.
-
-    Args:
-        image_shape: ``(H, W)`` pixels, centred on the origin; columns along +x, rows along -y.
-        pixel_spacing: side of a pixel in mm.
-        points: a point of each ray as ``(x, y)`` in mm, broadcastable to ``directions``.
-        directions: ``(..., 2)``, not zero, of any length; the rays of one cell are neighbours. Rays are lines without
-            ends.
-        n_subrays: rays of one cell.
+    touches at most two pixels of that row (and likewise for columns), so each row splits at most once. Rays are lines
+    without ends.
     """
-    height, width = image_shape
+    (height, width), pixel_spacing, n_subrays = geometry.image_shape, geometry.pixel_spacing, geometry.n_subrays
+    points, directions = geometry.rays()
     # Pixel coordinates: column along +x, row along -y, pixel (r, c) covers [r, r + 1] x [c, c + 1].
     start = np.broadcast_to(points, directions.shape).reshape(-1, 2) / pixel_spacing
     slope = directions.reshape(-1, 2) / pixel_spacing
@@ -93,22 +86,30 @@ _MATRIX_VERSION = 2
 _MAX_PARTS = 64
 
 
+def _pack(matrix: scipy.sparse.csr_matrix) -> dict[str, np.ndarray]:
+    return {name: np.asarray(getattr(matrix, name)) for name in ("data", "indices", "indptr", "shape")}
+
+
+def _unpack(arrays: Mapping[str, np.ndarray]) -> scipy.sparse.csr_matrix:
+    parts = (arrays["data"], arrays["indices"], arrays["indptr"])
+    matrix = scipy.sparse.csr_matrix(parts, shape=tuple(arrays["shape"]), copy=False)
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+_ON_DISK = DiskCache("", _pack, _unpack)
+
+
 @functools.lru_cache(maxsize=4)
 def _kept(geometry: RayGeometry, cache_dir: str | None) -> tuple[SparseMatrix, dict[tuple[int, ...], SparseMatrix]]:
     """Matrix and its parts: parts are forgotten with the whole, so that scans of many geometries do not pile up."""
     key = cache_key(kind=type(geometry).__name__, version=_MATRIX_VERSION, **dataclasses.asdict(geometry))
-    return SparseMatrix(load_or_build(key, lambda: build_matrix(geometry), cache_dir)), {}
+    return SparseMatrix(_ON_DISK.get(key, lambda: ray_matrix(geometry), cache_dir)), {}
 
 
 def shared_matrix(geometry: RayGeometry, cache_dir: str | None) -> SparseMatrix:
     """Matrix ``(n_views * n_detectors, H * W)`` of lengths in mm."""
     return _kept(geometry, cache_dir)[0]
-
-
-def build_matrix(geometry: RayGeometry):
-    """Trace all rays of a geometry."""
-    points, directions = geometry.rays()
-    return ray_matrix(geometry.image_shape, geometry.pixel_spacing, points, directions, geometry.n_subrays)
 
 
 def part_of_matrix(geometry: RayGeometry, cache_dir: str | None, views: tuple[int, ...]) -> SparseMatrix:

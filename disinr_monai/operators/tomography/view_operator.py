@@ -11,57 +11,39 @@ from torch import Tensor
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.noise import ViewNoise
 from disinr_monai.operators.partition import ViewPartition
-from disinr_monai.operators.tomography.filters import RampFilter, covered_angle, ray_weights
+from disinr_monai.operators.tomography.filters import RampFilter, covered_angle, redundancy_weights
+from disinr_monai.operators.tomography.geometry import Geometry
 
 
 class ViewOperator(LinearOperator):
-    r"""Line integrals seen view by view: what all beams have in common, in 2-D and 3-D.
+    r"""Line integrals view by view: the base of all beams, in 2-D and 3-D.
 
     Measurements are ``(1, n_views, ..., n_detectors)``. The ramp filter along the detector gives residuals the
     units of the image.
 
     Args:
-        domain_shape, range_shape: of an image and a measurement.
-        angles: of the views, radians.
-        pixel_spacing: side of a pixel or voxel in mm.
-        spacing: distance of two rays of a row at the axis of rotation, mm.
-        ray_area: the same; of a detector with rows times the distance of two rows there.
-        positions: of the detector cells for :func:`~disinr_monai.operators.tomography.filters.ray_weights`.
-        cell_step: distance of two positions.
-        mirror: for the same function.
-        filter_angle: angle between two cells of a curved detector, else 0.
+        geometry: of the scan.
     """
 
     is_additive = True
     partition_type, noise_type = ViewPartition, ViewNoise
 
-    def __init__(
-        self,
-        domain_shape: tuple[int, ...],
-        range_shape: tuple[int, ...],
-        *,
-        angles: np.ndarray,
-        pixel_spacing: float,
-        spacing: float,
-        ray_area: float,
-        positions: np.ndarray,
-        cell_step: float,
-        mirror: np.ndarray,
-        filter_angle: float = 0.0,
-    ) -> None:
-        super().__init__(domain_shape, range_shape)
-        self.pixel_spacing, self.ray_spacing, self._ray_area = float(pixel_spacing), spacing, ray_area
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__((1, *geometry.image_shape), geometry.range_shape)
+        self.geometry = geometry
+        self.pixel_spacing, self._ray_area = geometry.pixel_spacing, geometry.ray_area
+        angles, positions, spacing = np.asarray(geometry.angles), geometry.positions, geometry.ray_spacing
         self.register_buffer("angles", torch.tensor(angles, dtype=torch.float32), persistent=False)
         n_detectors = self.range_shape[-1]
         self.ramp = RampFilter(n_detectors, spacing)
         # Back-projection of a shifted detector also needs the filtered values beyond its nearer edge.
-        excess = math.ceil(abs(positions[0] + positions[-1]) / cell_step - 1e-6)
+        excess = math.ceil(abs(positions[0] + positions[-1]) / geometry.cell_step - 1e-6)
         self._beyond = (0, 0) if excess < 2 else (excess, 0) if positions[0] + positions[-1] > 0 else (0, excess)
-        is_plain = not sum(self._beyond) and not filter_angle
+        is_plain = not sum(self._beyond) and not geometry.filter_angle
         self.inverse_ramp = (
-            self.ramp if is_plain else RampFilter(n_detectors + sum(self._beyond), spacing, filter_angle)
+            self.ramp if is_plain else RampFilter(n_detectors + sum(self._beyond), spacing, geometry.filter_angle)
         )
-        weights = ray_weights(angles, positions, cell_step, mirror)
+        weights = redundancy_weights(angles, positions, geometry.cell_step, geometry.opposite * positions)
         shares = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.register_buffer("shares", shares, persistent=False)
         # Each view counts pi / views in the image; on less than half a turn less.

@@ -32,15 +32,15 @@ def measured(path, **options) -> list[dict]:
 def test_simulated_scan_is_what_it_says(write_nifti):
     path = write_nifti(activity(), AFFINE)
     case, again, other = (measured(path, **SMALL | {"counts": 5e4}, seed=seed)[0] for seed in (0, 0, 1))
-    assert torch.equal(case["measurement"], again["measurement"])
-    assert not torch.equal(case["measurement"], other["measurement"])
-    assert float(case["measurement"].sum()) == pytest.approx(5e4, rel=0.03)
-    assert torch.equal(case["measurement"], case["measurement"].round())
-    share = float(case["count_model"].background.sum()) / 5e4
+    assert torch.equal(case["scan"].measurement, again["scan"].measurement)
+    assert not torch.equal(case["scan"].measurement, other["scan"].measurement)
+    assert float(case["scan"].measurement.sum()) == pytest.approx(5e4, rel=0.03)
+    assert torch.equal(case["scan"].measurement, case["scan"].measurement.round())
+    share = float(case["scan"].counts.background.sum()) / 5e4
     assert share == pytest.approx(0.4, rel=1e-3)
     # The operator that inverts it expects the same counts, although another, finer one made them.
-    expected = case["count_model"].expected(case["operator"](case["reference"]))
-    deviance = (case["measurement"] - expected).square() / expected
+    expected = case["scan"].counts.expected(case["scan"].operator(case["reference"]))
+    deviance = (case["scan"].measurement - expected).square() / expected
     assert float(deviance.mean()) == pytest.approx(1, abs=0.15)
     assert float(case["reference"].max()) == 1
     assert case["output_scale"] == pytest.approx(5000, rel=0.05)
@@ -66,10 +66,10 @@ def test_mu_map_is_read_beside_the_activity_and_is_no_scan(write_nifti):
     (case,) = measured(path.parent, **SMALL)
     assert case["info"]["attenuation"] == "subject_mumap.nii.gz"
     (none,) = measured(path.parent, **SMALL, attenuation="none")
-    ratio = case["operator"].sensitivity / case["operator"].sensitivity.max()
+    ratio = case["scan"].operator.sensitivity / case["scan"].operator.sensitivity.max()
     middle = ratio[0, 0, ratio.shape[-1] // 2]  # 0.6 of 240 mm of water, less the cold spot
     assert 0.2 < float(middle) < 0.35
-    assert float(none["operator"].sensitivity.std()) == 0
+    assert float(none["scan"].operator.sensitivity.std()) == 0
     write_nifti((10 * mu).astype(np.float32), AFFINE, "subject_mumap.nii.gz")
     with pytest.raises(InputError, match="1/mm"):
         measured(path.parent, **SMALL)
@@ -95,10 +95,10 @@ def emission_file(write_hdf5, **change):
 def test_sinogram_file_as_it_is(write_hdf5):
     path = emission_file(write_hdf5, pixel_spacing=6.0, fwhm=5.0, datasets={"attenuation": np.full((30, 24), 0.7)})
     (case,) = measured(path)
-    assert case["operator"].domain_shape == (1, 16, 16)
-    assert case["operator"].fwhm == 5
-    assert float(case["count_model"].background.mean()) == 2
-    sensitivity = case["operator"].sensitivity
+    assert case["scan"].operator.domain_shape == (1, 16, 16)
+    assert case["scan"].operator.fwhm == 5
+    assert float(case["scan"].counts.background.mean()) == 2
+    sensitivity = case["scan"].operator.sensitivity
     assert float(sensitivity.min()) == pytest.approx(float(sensitivity.max()))
     image = MLEM(n_iterations=4)(None, None, case=case)
     assert 0.1 < float(image.max()) < 5  # about 1
@@ -113,7 +113,7 @@ def test_planes_and_axes(write_hdf5, axes):
     path = write_hdf5(sinogram=stack.transpose(order), attributes={"bin_spacing": 4.0})
     cases = measured(path, sinogram_axes=axes)
     assert len(cases) == 3
-    assert np.array_equal(cases[2]["measurement"][0], stack[2])
+    assert np.array_equal(cases[2]["scan"].measurement[0], stack[2])
 
 
 @pytest.mark.parametrize(

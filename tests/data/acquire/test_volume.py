@@ -40,7 +40,7 @@ def test_a_ct_volume_is_one_windowed_case(tmp_path):
     expected = np.clip((image[::-1] + 800) / 1200, 0, 1)
     np.testing.assert_allclose(case["reference"][0], expected, atol=1e-6)
     np.testing.assert_allclose(case["affine"][:3, 0], [1, 0, 0])
-    np.testing.assert_array_equal(case["measurement"][0], case["reference"].flatten())
+    np.testing.assert_array_equal(case["scan"].measurement[0], case["reference"].flatten())
     np.testing.assert_allclose(
         case["reference"][0] * case["output_scale"] + case["output_offset"], np.clip(image[::-1], -800, 400), atol=1e-3
     )
@@ -93,13 +93,13 @@ def test_resampling_leaves_the_world_where_it_is(tmp_path, options, caplog):
 def test_noise_and_sampling(tmp_path):
     image = body((24, 24, 24))
     case = acquire(tmp_path / "a.nii.gz", image, noise_std=0.1, sampled_fraction=0.25)
-    assert case["operator"].n_measured == round(0.25 * 24**3)
-    difference = case["measurement"] - case["operator"](case["reference"])
+    assert case["scan"].operator.n_measured == round(0.25 * 24**3)
+    difference = case["scan"].measurement - case["scan"].operator(case["reference"])
     assert float(difference.std()) == pytest.approx(0.1, rel=0.05)
     again = acquire(tmp_path / "a.nii.gz", image, noise_std=0.1, sampled_fraction=0.25)
-    assert (case["measurement"] == again["measurement"]).all()
+    assert (case["scan"].measurement == again["scan"].measurement).all()
     other = acquire(tmp_path / "a.nii.gz", image, noise_std=0.1, sampled_fraction=0.25, seed=1)
-    assert (case["operator"].pixels != other["operator"].pixels).any()
+    assert (case["scan"].operator.pixels != other["scan"].operator.pixels).any()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.errors import InputError
 from disinr_monai.fitting import JointAdaptation
 from disinr_monai.fitting.losses import MeasurementLoss
+from disinr_monai.fitting.regularisers import TVRegulariser
 from disinr_monai.output.metrics import image_metrics, to_display
 from tests.problems import small_naive
 
@@ -29,9 +30,9 @@ def _without_centre(phantom, maps, acs=4):
 
 
 def test_maps_agree_with_the_truth_where_there_is_signal(phantom):
-    true = _without_centre(phantom, "true")
-    operator = true["operator"]
-    maps = joint_maps(true["measurement"], operator.sampled)
+    true = _without_centre(phantom, "simulated")
+    operator = true["scan"].operator
+    maps = joint_maps(true["scan"].measurement, operator.sampled)
     torch.testing.assert_close(torch.linalg.vector_norm(maps, dim=0), torch.ones(N, N), atol=1e-3, rtol=0)
     expected = torch.fft.fftshift(operator.maps, dim=(-2, -1))
     agreement = (maps.conj() * expected).sum(0).abs()[true["reference"][0] > 0.1]
@@ -43,8 +44,10 @@ def test_a_scan_without_a_centre_points_to_the_option_and_the_option_works(phant
         _without_centre(phantom, "espirit")
     case = _without_centre(phantom, "joint")
     assert case["info"]["maps"] == "joint"
-    direct = case["operator"].direct_inverse(case["measurement"])
-    inferer = JointAdaptation(MeasurementLoss(tv_weight=0.03), n_iterations=150, lr=1e-2, amp=False, quiet=True)
+    direct = case["scan"].operator.direct_inverse(case["scan"].measurement)
+    inferer = JointAdaptation(
+        MeasurementLoss(regularisers=[TVRegulariser(0.03)]), n_iterations=150, lr=1e-2, amp=False, quiet=True
+    )
     image = inferer(case["points"][None], small_naive(), case=case)[0]
     before, after = (
         image_metrics(to_display(x, "mri", case["image_scale"]), case["reference"]) for x in (direct, image)

@@ -1,7 +1,4 @@
-"""CIL's files (written here as its NEXUSDataWriter lays them out) and objects: geometry, orientation, errors.
-
-The sinograms are exact chords in CIL's own frame: source and detector turn by minus the angle, images have y upwards.
-"""
+"""CIL's files and objects: geometry, orientation, errors."""
 
 from __future__ import annotations
 
@@ -16,99 +13,8 @@ from disinr_monai.data import AcquireCT, list_cases
 from disinr_monai.data.acquire.ct import from_cil, from_cil_image, to_cil_array
 from disinr_monai.data.readers.cil import read_nexus
 from disinr_monai.errors import InputError
+from tests.data.readers.nexus_files import ANGLES, CONE, PARALLEL, measured, system, write
 
-# x, y, z in CIL's frame, radius, attenuation in 1/mm: a body with an insert that is off centre in all directions.
-BALLS = [(0.0, 0.0, 0.0, 30.0, 0.02), (9.0, 14.0, 4.0, 7.0, 0.01)]
-ANGLES = np.arange(0, 360, 3.0)
-CONE = {"source": [0.0, -200.0, 0.0], "detector": [0.0, 150.0, 0.0]}
-
-
-def system(**changes) -> dict:
-    """A CIL geometry in 3-D; 2-D ones leave the last components out."""
-    return {
-        "direction_x": [1.0, 0.0, 0.0],
-        "direction_y": [0.0, 0.0, 1.0],
-        "axis": [0.0, 0.0, 0.0],
-        "axis_direction": [0.0, 0.0, 1.0],
-        "n": (84, 40),
-        "size": (1.6, 2.0),
-        "origin": "bottom-left",
-        "angles": ANGLES,
-        "initial": 20.0,
-        "unit": "degree",
-        "is_3d": False,
-        "labels": ("angle", "horizontal"),
-        **changes,
-    }
-
-
-def measured(geometry: dict) -> np.ndarray:
-    """Chords of the balls, (angle, vertical, horizontal), straight from CIL's definition."""
-    axis = np.array(geometry["axis"])
-    is_cone = "source" in geometry
-    ray = np.array(geometry["detector"]) - geometry["source"] if is_cone else np.array(geometry["ray"])
-    a, b = ray[:2] / np.linalg.norm(ray[:2])
-    align = np.array([[b, -a, 0], [a, b, 0], [0, 0, 1]])
-    (nh, nv), (sh, sv) = geometry["n"], geometry["size"]
-    nv = nv if geometry["is_3d"] else 1
-    h, v = (np.arange(nh) - (nh - 1) / 2) * sh, (np.arange(nv) - (nv - 1) / 2) * sv
-    h = -h if "right" in geometry["origin"] else h
-    v = -v if "top" in geometry["origin"] else v
-    cells = np.array(geometry["detector"]) + h[:, None] * geometry["direction_x"]
-    cells = cells + v[:, None, None] * geometry["direction_y"]
-    result = []
-    for angle in np.radians(geometry["angles"] + geometry["initial"]):
-        turn = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-        frame = turn @ align
-        points = (cells - axis) @ frame.T
-        if is_cone:
-            start = frame @ (np.array(geometry["source"]) - axis)
-            direction = points - start
-        else:
-            start, direction = points, np.broadcast_to(frame @ np.array(geometry["ray"]), points.shape)
-        direction = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
-        total = np.zeros(points.shape[:-1])
-        for *centre, radius, value in BALLS:
-            to_centre = np.array(centre) - start
-            along = (to_centre * direction).sum(-1)
-            distance = np.square(to_centre).sum(-1) - along**2
-            total += value * 2 * np.sqrt(np.maximum(radius**2 - distance, 0))
-        result.append(total)
-    return np.array(result, dtype=np.float32)
-
-
-def write(path, geometry: dict, data: np.ndarray, leave_out: str = "", **attributes) -> str:
-    """The layout of CIL's NEXUSDataWriter (its source, version 21 to 24), entry by entry."""
-    is_cone, n = "source" in geometry, 3 if geometry["is_3d"] else 2
-    with h5py.File(path, "w") as file:
-        file.attrs["creator"] = np.bytes_("NEXUSDataWriter.py")
-        file.attrs["NeXus_version"] = "4.3.0"
-        file.create_group("entry1/tomo_entry").attrs["NX_class"] = "NXentry"
-        dataset = file.create_dataset("entry1/tomo_entry/data/data", data=data)
-        values = {"data_type": "AcquisitionData", "geometry": "cone" if is_cone else "parallel", "num_channels": 1}
-        values |= {"dimension": "3D" if n == 3 else "2D", "num_pixels_h": geometry["n"][0]}
-        values |= {"pixel_size_h": geometry["size"][0], "panel_origin": geometry["origin"]}
-        values |= {f"dim{i}": label for i, label in enumerate(geometry["labels"])}
-        config = {"detector/direction_x": "direction_x", "detector/position": "detector"}
-        config |= {"source/position": "source"} if is_cone else {"ray/direction": "ray"}
-        config |= {"rotation_axis/position": "axis"}
-        if n == 3:
-            values |= {"num_pixels_v": geometry["n"][1], "pixel_size_v": geometry["size"][1]}
-            config |= {"detector/direction_y": "direction_y", "rotation_axis/direction": "axis_direction"}
-        dataset.attrs.update(values | attributes)
-        for name, key in config.items():
-            file[f"entry1/tomo_entry/config/{name}"] = np.array(geometry[key][:n], dtype=np.float32)
-        file["entry1/tomo_entry/config/angles"] = geometry["angles"].astype(np.float32)
-        file["entry1/tomo_entry/config/angles"].attrs["angle_unit"] = geometry["unit"]
-        file["entry1/tomo_entry/config/angles"].attrs["initial_angle"] = geometry["initial"]
-        if leave_out in file:
-            del file[leave_out]
-        elif leave_out:
-            del dataset.attrs[leave_out]
-    return str(path)
-
-
-PARALLEL = {"ray": [0.0, 1.0, 0.0], "detector": [0.0, 0.0, 0.0], "n": (84, 40), "size": (0.9, 2.0)}
 GEOMETRIES = {
     "cone": system(**CONE),
     "cone, the other way round": system(source=[0.0, 200.0, 0.0], detector=[0.0, -150.0, 0.0]),
@@ -127,7 +33,7 @@ GEOMETRIES = {
 
 def _check(case: dict, height: float = 0.0) -> None:
     """The insert is where CIL's frame has it, and HU are right."""
-    image = case["operator"].direct_inverse(case["measurement"])[0]
+    image = case["scan"].operator.direct_inverse(case["scan"].measurement)[0]
     rows, columns = image.shape[:2]
     spacing = case["info"]["pixel_spacing"]
     column = round((columns - 1) / 2 + 9.0 / spacing)
@@ -148,7 +54,7 @@ def test_2d_files(tmp_path, name):
     case = AcquireCT(image_size=64)(listed)
     assert case["info"]["format"] == "cil_nexus"
     assert "CIL" in case["info"]["read_as"]
-    image = case["operator"].direct_inverse(case["measurement"])[0]
+    image = case["scan"].operator.direct_inverse(case["scan"].measurement)[0]
     spacing = case["info"]["pixel_spacing"]
     found = [round(31.5 - 14 / spacing), round(31.5 + 9 / spacing)]
     # The insert's cut at z = 0 has 5.7 mm radius.
@@ -174,10 +80,10 @@ def test_cone_3d_files(tmp_path, changes):
     order = [("angle", "vertical", "horizontal").index(label) for label in geometry["labels"]]
     path = write(tmp_path / "scan.nxs", geometry, measured(geometry).transpose(order))
     scan = read_nexus(path, image_size=40)
-    assert scan["geometry"] == "cone"
+    assert scan["settings"]["beam"] == "cone"
     (listed,) = list_cases(path, "ct")
     case = AcquireCT(image_size=40, file_geometry={"image_shape": (40, 40, 32)})(listed)
-    image = case["operator"].direct_inverse(case["measurement"])[0]
+    image = case["scan"].operator.direct_inverse(case["scan"].measurement)[0]
     spacing = case["info"]["pixel_spacing"]
     row, column = round(19.5 - 14 / spacing), round(19.5 + 9 / spacing)
     slices = round(15.5 + 4 / spacing)
@@ -282,9 +188,9 @@ def test_an_object_is_read_like_its_file(tmp_path):
     case = from_cil(_object(geometry, data), image_size=64)
     (listed,) = list_cases(write(tmp_path / "a.nxs", geometry, data), "ct")
     other = AcquireCT(image_size=64)(listed)
-    torch.testing.assert_close(case["measurement"], other["measurement"])
+    torch.testing.assert_close(case["scan"].measurement, other["scan"].measurement)
     image = torch.rand(1, 64, 64)
-    torch.testing.assert_close(case["operator"](image), other["operator"](image), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(case["scan"].operator(image), other["scan"].operator(image), rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match="expected CIL AcquisitionData, found list"):
         from_cil([])
 
@@ -319,6 +225,6 @@ def test_with_cil(tmp_path):
     case = from_cil(data, given={"image_shape": grid.shape, "pixel_spacing": grid.voxel_size_x})
     theirs, ours = (
         from_cil_image(FBP(data, backend="tigre").run()),
-        case["operator"].direct_inverse(case["measurement"]),
+        case["scan"].operator.direct_inverse(case["scan"].measurement),
     )
     assert float(torch.corrcoef(torch.stack((theirs.flatten(), ours.flatten())))[0, 1]) > 0.99

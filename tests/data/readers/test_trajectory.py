@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from disinr_monai.data import AcquireMRI, list_cases
-from disinr_monai.data.readers.fastmri import read_kspace
+from disinr_monai.data.readers.fastmri import read_fastmri
 from disinr_monai.data.readers.kspace import prewhiten, whitening_matrix
 from disinr_monai.data.simulate.mri import simulate_kspace
 from disinr_monai.data.simulate.patterns import radial_trajectory
@@ -40,18 +40,18 @@ def test_a_radial_file_becomes_its_operator(radial, write_hdf5):
     cases = list_cases(path, "mri")
     assert [case["slice"] for case in cases] == [0, 1]
     case = AcquireMRI()(cases[1])
-    operator = case["operator"]
+    operator = case["scan"].operator
     assert isinstance(operator, NonCartesianFourier)
     assert operator.domain_shape == (2, *SHAPE)
     assert operator.range_shape == (4, 60, 128)
     assert "reference" not in case
     np.testing.assert_allclose(np.diag(case["affine"]), [2, 3, 5, 1])
-    image = torch.linalg.vector_norm(operator.adjoint(case["measurement"]), dim=0)
+    image = torch.linalg.vector_norm(operator.adjoint(case["scan"].measurement), dim=0)
     assert float(torch.quantile(image, 0.999)) == pytest.approx(1, rel=1e-3)
     # In the units of the file, at the right place.
     image = image * case["image_scale"] * case["output_scale"] / 2
     assert image_metrics(image[None] / 300, torch.from_numpy(scan.reference) / 300)["psnr"] > 24
-    single = read_kspace(write_hdf5("one.h5", kspace=scan.kspace, trajectory=trajectory))
+    single = read_fastmri(write_hdf5("one.h5", kspace=scan.kspace, trajectory=trajectory))
     assert single["shape"] == (64, 64)
 
 
@@ -60,10 +60,10 @@ def test_maps_of_the_file_have_the_shape_of_the_image(radial, write_hdf5):
     data = {"kspace": scan.kspace, "trajectory": trajectory}
     path = write_hdf5(attributes={"image_shape": SHAPE}, sensitivity_maps=scan.maps, **data)
     case = AcquireMRI(maps="file")(list_cases(path, "mri")[0])
-    torch.testing.assert_close(case["operator"].maps, torch.from_numpy(scan.maps))
+    torch.testing.assert_close(case["scan"].operator.maps, torch.from_numpy(scan.maps))
     wrong = write_hdf5("wrong.h5", attributes={"image_shape": SHAPE}, sensitivity_maps=scan.kspace, **data)
     with pytest.raises(InputError, match=r"wrong\.h5: `sensitivity_maps` must have the shape"):
-        read_kspace(wrong)
+        read_fastmri(wrong)
 
 
 def one_spiral(n: int = 8000) -> np.ndarray:
@@ -76,8 +76,8 @@ def test_a_single_spiral_readout(write_hdf5):
     trajectory = one_spiral()
     scan = simulate_kspace(image, n_coils=4, noise_std=0.0, trajectory=trajectory)
     case = AcquireMRI()(list_cases(write_hdf5(kspace=scan.kspace, trajectory=trajectory), "mri")[0])
-    assert case["operator"].domain_shape == (2, 64, 64)
-    image = torch.linalg.vector_norm(case["operator"].adjoint(case["measurement"]), dim=0)
+    assert case["scan"].operator.domain_shape == (2, 64, 64)
+    image = torch.linalg.vector_norm(case["scan"].operator.adjoint(case["scan"].measurement), dim=0)
     restored = image * case["image_scale"] * case["output_scale"]
     assert image_metrics(restored[None], torch.from_numpy(scan.reference))["psnr"] > 26
 
@@ -113,7 +113,7 @@ def test_bad_trajectories_are_named(write_hdf5, problem):
     trajectory, attributes, message = BAD[problem]
     path = write_hdf5("bad.h5", attributes, kspace=_kspace(), trajectory=trajectory)
     with pytest.raises(InputError, match=message) as error:
-        read_kspace(path)
+        read_fastmri(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -121,7 +121,7 @@ def test_bad_trajectories_are_named(write_hdf5, problem):
 def test_a_mask_beside_a_trajectory_is_refused(write_hdf5):
     path = write_hdf5(kspace=_kspace(), trajectory=GOOD, mask=np.ones(20))
     with pytest.raises(InputError, match="expected `mask` or `trajectory`, found both"):
-        read_kspace(path)
+        read_fastmri(path)
 
 
 def correlated_noise(n_coils: int, n_samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +149,7 @@ def test_noise_in_the_file_whitens_kspace_and_maps(write_hdf5):
     rng = np.random.default_rng(0)
     kspace = (rng.standard_normal((4, 12, 10)) + 1j).astype(np.complex64)
     noise, _ = correlated_noise(4, 2000)
-    scan = read_kspace(write_hdf5(kspace=kspace, noise=noise.astype(np.complex64), sensitivity_maps=kspace))
+    scan = read_fastmri(write_hdf5(kspace=kspace, noise=noise.astype(np.complex64), sensitivity_maps=kspace))
     assert scan["info"]["prewhitened"]
     expected, maps = prewhiten(kspace, kspace, noise.astype(np.complex64))
     np.testing.assert_allclose(scan["kspace"], expected)
@@ -198,7 +198,7 @@ def test_whitening_pays_where_one_coil_is_noisy(write_hdf5):
 def test_bad_noise_is_named(write_hdf5, noise, message):
     path = write_hdf5("noise.h5", kspace=np.ones((2, 12, 10), np.complex64), noise=noise)
     with pytest.raises(InputError, match=message) as error:
-        read_kspace(path)
+        read_fastmri(path)
     assert str(path) in str(error.value)
 
 
@@ -219,10 +219,10 @@ def test_undersampled_cartesian_files_of_any_pattern(write_hdf5, kind):
         mask = np.random.default_rng(0).random(image.shape) < 0.4
         mask[20:44, 30:50] = True
     case = AcquireMRI()(list_cases(write_hdf5(kspace=scan.kspace * mask), "mri")[0])
-    operator = case["operator"]
+    operator = case["scan"].operator
     assert isinstance(operator, MultiCoilFourier)
     assert "reference" not in case
-    np.testing.assert_array_equal((case["measurement"].abs().sum(0) > 0).numpy(), mask)
+    np.testing.assert_array_equal((case["scan"].measurement.abs().sum(0) > 0).numpy(), mask)
     found = TotalVariation(tv_weight=3e-3)(None, None, case=case)[0]
     found = torch.linalg.vector_norm(found, dim=0) * case["image_scale"] * case["output_scale"]
     assert image_metrics(found[None], torch.from_numpy(scan.reference))["psnr"] > 24

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from disinr_monai.data.simulate.ct import simulate_fan_beam
 from disinr_monai.modality import CT_ATTENUATION, hu_to_image, image_to_hu
-from disinr_monai.operators import FanBeam
+from disinr_monai.operators import FanBeam, FanGeometry
 
 GEOMETRY = {
     "angles": np.array([0.0, 0.6, math.pi / 2, 3.3, 5.0]),
@@ -17,6 +18,7 @@ GEOMETRY = {
     "source_distance": 90.0,
     "detector_distance": 70.0,
 }
+SLICE = FanGeometry(image_shape=(160, 120), pixel_spacing=0.5, **GEOMETRY)
 CENTRE, RADIUS = np.array([8.0, -13.0]), 17.0
 
 
@@ -52,7 +54,7 @@ def test_units():
 
 
 def test_disc_has_its_analytic_integrals():
-    measurement, weights, info = simulate_fan_beam(disc_hu(), 0.5, photons=0, n_subrays=3, **GEOMETRY)
+    measurement, weights, info = simulate_fan_beam(disc_hu(), replace(SLICE, n_subrays=3), photons=0)
     assert measurement.shape == (1, 5, 60)
     assert weights is None
     assert info["photons"] == 0
@@ -65,18 +67,16 @@ def test_agrees_with_the_operator_on_a_smooth_image():
     x, y = np.meshgrid(np.linspace(-1, 1, 120), np.linspace(-1, 1, 160))
     image = np.exp(-6 * ((x - 0.2) ** 2 + (y + 0.3) ** 2))
     coarse = torch.tensor(image.reshape(80, 2, 60, 2).mean((1, 3)), dtype=torch.float32)[None]
-    measurement, _, _ = simulate_fan_beam(image_to_hu(image), 0.5, photons=0, **GEOMETRY)
-    expected = FanBeam(image_shape=(80, 60), pixel_spacing=1.0, **GEOMETRY)(coarse)
+    measurement, _, _ = simulate_fan_beam(image_to_hu(image), SLICE, photons=0)
+    expected = FanBeam(FanGeometry(image_shape=(80, 60), pixel_spacing=1.0, **GEOMETRY))(coarse)
     assert float((measurement - expected).abs().max()) < 0.02 * float(expected.max())
 
 
 def test_noise_has_the_variance_of_its_counts():
     photons, electronic_noise = 2000.0, 8.0
-    clean, _, _ = simulate_fan_beam(disc_hu(), 0.5, photons=0, **GEOMETRY)
+    clean, _, _ = simulate_fan_beam(disc_hu(), SLICE, photons=0)
     noisy = [
-        simulate_fan_beam(
-            disc_hu(), 0.5, photons=photons, electronic_noise=electronic_noise, seed=seed, n_subrays=2, **GEOMETRY
-        )
+        simulate_fan_beam(disc_hu(), SLICE, photons=photons, electronic_noise=electronic_noise, seed=seed)
         for seed in range(40)
     ]
     counts = photons * torch.exp(-CT_ATTENUATION * clean.double())
@@ -92,7 +92,7 @@ def test_noise_has_the_variance_of_its_counts():
 
 def test_seeds():
     def run(seed):
-        return simulate_fan_beam(disc_hu(), 0.5, photons=1e4, seed=seed, **GEOMETRY)[0]
+        return simulate_fan_beam(disc_hu(), SLICE, photons=1e4, seed=seed)[0]
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
@@ -100,7 +100,7 @@ def test_seeds():
 
 def test_no_photon_arrives():
     lead = np.full((160, 120), 60000.0)
-    measurement, weights, info = simulate_fan_beam(lead, 0.5, photons=1e3, **GEOMETRY)
+    measurement, weights, info = simulate_fan_beam(lead, SLICE, photons=1e3)
     assert torch.isfinite(measurement).all()
     assert torch.isfinite(weights).all()
     assert info["rays_without_counts"] > 0
@@ -108,20 +108,23 @@ def test_no_photon_arrives():
 
 
 def test_below_air_is_air():
-    measurement, _, _ = simulate_fan_beam(np.full((160, 120), -2000.0), 0.5, photons=0, **GEOMETRY)
+    measurement, _, _ = simulate_fan_beam(np.full((160, 120), -2000.0), SLICE, photons=0)
     assert float(measurement.abs().max()) == 0
 
 
 @pytest.mark.parametrize(
-    ("hu", "changes"),
+    ("hu", "changes", "options"),
     [
-        (np.zeros((2, 3, 4)), {}),
-        (np.full((4, 4), np.nan), {}),
-        (np.zeros((4, 4)), {"photons": -1}),
-        (np.zeros((4, 4)), {"electronic_noise": -1}),
-        (np.zeros((4, 4)), {"detector_spacing": 1e4}),
+        (np.zeros((2, 3, 4)), {}, {}),
+        (np.zeros((4, 5)), {}, {}),
+        (np.full((4, 4), np.nan), {}, {}),
+        (np.zeros((4, 4)), {}, {"photons": -1}),
+        (np.zeros((4, 4)), {}, {"electronic_noise": -1}),
+        (np.zeros((4, 4)), {"detector_spacing": 1e4}, {}),
+        (np.zeros((4, 4)), {"detector_offset": 1.0}, {}),
+        (np.zeros((4, 4)), {"curved": True}, {}),
     ],
 )
-def test_wrong_arguments(hu, changes):
+def test_wrong_arguments(hu, changes, options):
     with pytest.raises(ValueError, match="simulate_fan_beam"):
-        simulate_fan_beam(hu, 0.5, **{**GEOMETRY, **changes})
+        simulate_fan_beam(hu, replace(SLICE, image_shape=(4, 4), **changes), **options)

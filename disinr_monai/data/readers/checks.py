@@ -1,0 +1,106 @@
+"""Checks of what a sinogram file, of CT or PET, says of its geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disinr_monai.data.resample import LARGEST_IMAGE
+from disinr_monai.errors import InputError
+
+NO_AFFINE = "orientation (no affine; row 0 is taken for the front, column 0 for the left)"
+
+
+def as_floats(value: Any) -> NDArray[np.float64]:
+    """Convert a value of a file to numbers; NaN, which every check refuses, where it is not numeric."""
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        return np.array(np.nan)
+
+
+def as_text(value: Any) -> str:
+    """Text of a file, also where it is stored as bytes or as an array of one text."""
+    value = np.asarray(value).reshape(-1)[0] if np.size(value) == 1 else value
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def finite_number(values: Mapping[str, Any], key: str, path: str) -> float:
+    """One number of either sign, 0 where ``values`` has none.
+
+    Raises:
+        InputError: not one finite number.
+    """
+    array = as_floats(values.get(key, 0.0))
+    if array.size != 1 or not np.isfinite(array).all():
+        raise InputError(f"{path}: `{key}` must be one finite number, found {values[key]!r}")
+    return float(array.item())
+
+
+def positive_number(
+    values: Mapping[str, Any], key: str, path: str, kind: str = "length in mm", zero: bool = False
+) -> float:
+    """One positive number; with ``zero`` also 0. ``kind`` names it in the message.
+
+    Raises:
+        InputError: not one finite number, negative, or 0.
+    """
+    number = finite_number(values, key, path)
+    if number < 0 or (number == 0 and not zero):
+        raise InputError(f"{path}: `{key}` must be one positive {kind}, found {number:g}")
+    return number
+
+
+def view_angles(values: Any, n_views: int, path: str) -> NDArray[np.float64]:
+    """Angles of the views, radians.
+
+    Raises:
+        InputError: another number of them, not finite, or beyond two turns and so in degrees.
+    """
+    angles = as_floats(values).reshape(-1)
+    if len(angles) != n_views or not np.isfinite(angles).all():
+        raise InputError(f"{path}: `angles` must hold {n_views} finite angles (rad), one a view, found {len(angles)}")
+    if np.ptp(angles) > 4 * np.pi + 1e-3:
+        raise InputError(
+            f"{path}: `angles` must be in radians, found a range of {np.ptp(angles):g}; convert them, or name them "
+            "`angles_deg`"
+        )
+    return angles
+
+
+def image_sizes(value: Any, axes: str, path: str) -> tuple[int, ...]:
+    """Image shape along axes such as ``"H, W"``.
+
+    Raises:
+        InputError: another number of axes, or sizes that are no whole numbers or out of reach.
+    """
+    sizes, n_axes = as_floats(value).reshape(-1), axes.count(",") + 1
+    if len(sizes) != n_axes or not ((sizes >= 2) & (sizes <= LARGEST_IMAGE) & (sizes == np.round(sizes))).all():
+        count = {2: "two", 3: "three"}[n_axes]
+        raise InputError(
+            f"{path}: `image_shape` must be {count} whole numbers ({axes}) from 2 to {LARGEST_IMAGE}, found {value}"
+        )
+    return tuple(int(n) for n in sizes)
+
+
+def image_affine(values: Mapping[str, Any], spacing: float, shape: Sequence[int], path: str) -> NDArray[np.float64]:
+    """The file's affine of the image; without one, the image is centred on the origin.
+
+    Raises:
+        InputError: not a finite 4x4 matrix.
+    """
+    if "affine" in values:
+        affine = as_floats(values["affine"])
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise InputError(f"{path}: `affine` must be a finite 4x4 matrix, found shape {affine.shape}")
+        return affine
+    # x to the right, y to the front; rows run along -y, columns along x (docs/conventions.md).
+    affine = np.diag([0.0, 0.0, 1.0, 1.0])
+    affine[1, 0], affine[0, 1] = -spacing, spacing
+    affine[:2, 3] = [-(shape[1] - 1) / 2 * spacing, (shape[0] - 1) / 2 * spacing]
+    if len(shape) == 3:
+        affine[2, 2], affine[2, 3] = spacing, -(shape[2] - 1) / 2 * spacing
+    return affine

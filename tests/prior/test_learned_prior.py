@@ -1,0 +1,78 @@
+"""Features of a scan, symmetries and passes of the learned prior."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from disinr_monai.prior.learned_prior import apply_symmetry, undo_symmetry
+from tests.prior.helpers import FIRM, case_of, make_prior
+from tests.problems import changed, mri_case
+
+
+@pytest.mark.parametrize("k", range(8))
+def test_symmetries_and_their_inverses(k):
+    values = torch.randn(3, 4, 4)
+    assert torch.equal(undo_symmetry(apply_symmetry(values, k), k), values)
+    others = [apply_symmetry(values, other) for other in range(8) if other != k]
+    assert not any(torch.equal(apply_symmetry(values, k), other) for other in others)
+
+
+@pytest.mark.parametrize(("modality", "channels"), [("ct", 1), ("mri", 2)])
+def test_inputs_hold_the_classical_image(modality, channels):
+    case, prior = case_of(modality), make_prior(modality, FIRM)
+    inputs = prior.inputs(case["scan"])
+    assert inputs.features.shape == (3 * channels + 2, *case["scan"].operator.domain_shape[1:])
+    assert inputs.features.isfinite().all()
+    classical = prior.initial.solve(case["scan"])
+    torch.testing.assert_close(prior.initial_image(inputs), classical, rtol=1e-4, atol=1e-5)
+    # Untrained, the prior changes nothing, however the image is flipped.
+    torch.testing.assert_close(prior.reconstruct(inputs, prior.tempered(case["scan"])), classical, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("modality", ["ct", "mri"])
+def test_each_pass_sees_where_the_one_before_went(modality):
+    case, prior = case_of(modality), make_prior(modality)
+    prior.refiner.amp = False
+    torch.manual_seed(0)
+    torch.nn.init.normal_(prior.refiner.last.weight, std=0.1)
+    scan = prior.tempered(case["scan"])
+    inputs = prior.inputs(case["scan"])
+    start = prior.initial_image(inputs)
+    first = prior.step(inputs, scan)
+    # At the start's own image a later pass is the first one.
+    torch.testing.assert_close(prior.step(inputs, scan, start), first, rtol=1e-3, atol=1e-4)
+    second = prior.step(inputs, scan, first, index=1)
+    assert (second - first).abs().max() > 1e-3
+    torch.testing.assert_close(
+        inputs.frame(inputs.image(inputs.features[: prior.channels])), inputs.features[: prior.channels]
+    )
+    # The image comes back as it was turned and brightened.
+    prior.n_passes, prior.dc_iterations = 1, 60
+    whole = torch.stack([prior.step(inputs, scan, symmetries=(k,)) for k in range(prior.n_symmetries(first))]).mean(0)
+    torch.testing.assert_close(prior.reconstruct(inputs, scan), whole.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_complex_images_are_nearly_real_in_its_frame():
+    case, prior = mri_case(), make_prior("mri")
+    phase = torch.tensor(0.9)
+    measurement = case["scan"].measurement * torch.polar(torch.ones(()), phase)
+    features = prior.inputs(changed(case, measurement=measurement)["scan"]).features
+    assert features[1].abs().mean() < 0.25 * features[0].abs().mean()
+    assert float(features[0].mean()) > 0
+    plain = prior.inputs(case["scan"]).features
+    torch.testing.assert_close(features, plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [32, 31])
+def test_prior_leaves_the_mean_to_the_data(size):
+    prior = make_prior("ct")
+    torch.manual_seed(0)
+    torch.nn.init.constant_(prior.refiner.last.bias, 1.0)
+    features = torch.rand(1, 6, size, size)
+    constant = prior(features) - features[:, :1]
+    assert constant.abs().max() < 1e-4
+    torch.nn.init.normal_(prior.refiner.last.weight)
+    change = (prior(features) - features[:, :1])[0, 0]
+    assert change.abs().mean() > 0.01
+    assert abs(float(change.mean())) < 1e-4
