@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 
+import h5py
 import numpy as np
 import pytest
 
 from disinr_monai.data.cases import list_cases
-from disinr_monai.data.readers.reader import spread_slices
+from disinr_monai.data.readers.reader import reader_of, spread_slices
 from disinr_monai.errors import InputError
+from tests.data.readers.ismrmrd_files import write_slab
+from tests.fuzz.readers import READERS
 
 
 def _volume(n_slices: int) -> np.ndarray:
@@ -60,6 +63,22 @@ def test_a_folder_of_everything(tmp_path, write_nifti, write_hdf5, write_dicom):
     assert list_cases(tmp_path, "mri", 2) == cases
     ct = list_cases(tmp_path, "ct", 2)
     assert {(c["name"], c["reader"]) for c in ct} >= {("ct", "hdf5_sinogram"), ("dicom", "dicom")}
+
+
+@pytest.mark.parametrize("name", ["fastmri", "ismrmrd", "slab"])
+def test_a_file_is_opened_once_to_list_it_and_once_a_slice(tmp_path, monkeypatch, name):
+    path = tmp_path / "scan.h5"
+    if name == "slab":
+        write_slab(path, np.array([[18.0, 10.0, -8.0]]), range(20))
+    else:
+        READERS[name][1](path)
+    opened, open_file = [], h5py.File
+    monkeypatch.setattr(h5py, "File", lambda *a, **k: opened.append(a) or open_file(*a, **k))
+    cases = list_cases(path, "mri")
+    assert len(opened) == 1
+    for case in cases:
+        reader_of(case).read(case["path"], case["slice"])
+    assert len(opened) == 1 + len(cases)
 
 
 def test_equal_file_names_are_told_apart_by_their_folder(tmp_path, write_nifti):

@@ -154,18 +154,18 @@ class AcquireMRI(Transform):
 
     def _raw(self, case: Mapping[str, Any]) -> dict[str, Any]:
         raw = reader_of(case).read(case["path"], case.get("slice"), self.select)
-        kspace, mask, trajectory = raw["kspace"], raw["mask"], raw["trajectory"]
-        info = {**raw["info"], "simulated": False}
-        if raw["maps"] is None and self.maps in ("simulated", "file"):
+        kspace, mask, trajectory = raw.kspace, raw.mask, raw.trajectory
+        info = {**raw.info, "simulated": False}
+        if raw.maps is None and self.maps in ("simulated", "file"):
             raise InputError(
                 f"{case['path']}: expected `sensitivity_maps` (maps = {self.maps}), found none; use maps = espirit"
             )
         reference = None
-        if raw["is_full"]:
+        if raw.is_full:
             images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
             reference = np.sqrt((np.abs(images) ** 2).sum(0, keepdims=True)).astype(np.float32)
-            if not raw["has_mask"]:
-                chosen, settings = self._sampling(case, raw["shape"])
+            if not raw.has_mask:
+                chosen, settings = self._sampling(case, raw.shape)
                 info |= settings
                 trajectory = chosen.get("trajectory")
                 if trajectory is None:
@@ -176,12 +176,12 @@ class AcquireMRI(Transform):
             "kspace": kspace,
             "mask": mask,
             "trajectory": trajectory,
-            "maps": raw["maps"],
-            "calibration": raw["calibration"],
-            "shape": raw["shape"],
-            "crop": raw["crop"],
+            "maps": raw.maps,
+            "calibration": raw.calibration,
+            "shape": raw.shape,
+            "crop": raw.crop or raw.shape,
             "reference": reference,
-            "affine": raw["affine"],
+            "affine": raw.affine,
             "info": {**info, "maps": "file", "retrospective": reference is not None},
         }
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from disinr_monai.data.readers.dicom_frames import Frame, damaged, frames_of, read_dicom_header, read_pixels
-from disinr_monai.data.readers.volume import Volume, n_slices
+from disinr_monai.data.readers.dicom_frames import Frame, decoding, frames_of, read_dicom_header, read_pixels
+from disinr_monai.data.readers.voxels import Image, n_slices
 from disinr_monai.errors import InputError
 from disinr_monai.modality import MODALITIES
 
@@ -100,7 +100,7 @@ def group_series(files: Sequence[Path], modality: str) -> tuple[list[Series], Co
 
 def _identify(path: Path, header: Any) -> tuple[str, str, str, str, str]:
     """DICOM modality, why a file is no image to reconstruct from (else empty), its series, series number, patient."""
-    try:
+    with decoding(path):
         kinds = [str(kind).upper() for kind in (header.get("ImageType") or ())]
         reason = ""
         if "Rows" not in header or "Columns" not in header:
@@ -112,44 +112,27 @@ def _identify(path: Path, header: Any) -> tuple[str, str, str, str, str]:
         uid = str(header.get("SeriesInstanceUID", "") or path.parent)
         number, patient = (str(header.get(key, "") or "") for key in ("SeriesNumber", "PatientID"))
         return str(header.get("Modality", "") or "unknown"), reason, uid, number, patient
-    except Exception as error:
-        raise damaged(path, error) from error
 
 
 @contextmanager
 def open_series(series: Series) -> Iterator[tuple[int, int, int]]:
-    """Put the files of a series in order and say what its cases are made of.
+    """Sort the files of a series by position, towards +RAS along the slice normal, and give the number of its slices.
 
     Raises:
-        InputError: as :func:`sort_series`.
+        InputError: a damaged header, mixed sizes or orientations, several images at one position, missing slices.
     """
     if series.error is not None:
         raise series.error
     frames, affine = _ordered(series.frames)
-    series.paths[:] = _paths(frames)
+    series.paths[:] = dict.fromkeys(frame.path for frame in frames)
     logger.info("DICOM series of %d files, %d images", len(series.paths), len(frames))
     yield n_slices((*frames[0].shape, len(frames)), affine)
 
 
-def sort_series(paths: Sequence[str]) -> tuple[list[str], NDArray[np.float64], tuple[int, int, int]]:
-    """Order the files of one series by position and describe the volume that they form.
-
-    Returns:
-        The sorted paths (towards +RAS along the slice normal), the 4x4 RAS affine in mm of the array
-        ``(row, column, slice)``, and its shape.
-
-    Raises:
-        InputError: as :func:`~disinr_monai.data.readers.dicom_frames.frames_of`; mixed sizes or orientations, several
-            images at one position, missing slices.
-    """
-    frames, affine = _ordered(_frames(paths))
-    return _paths(frames), affine, (*frames[0].shape, len(frames))
-
-
 @lru_cache(maxsize=1)
-def _read_series(paths: tuple[str, ...], modality: str) -> Volume:
+def _read_series(paths: tuple[str, ...], modality: str) -> Image:
     # The slices of one series are asked for one after the other; reading the series once a slice would be slow.
-    frames, affine = _ordered(_frames(paths))
+    frames, affine = _ordered([frame for path in paths for frame in frames_of(path, read_dicom_header(path))])
     places: dict[str, list[int]] = {}
     for index, frame in enumerate(frames):
         places.setdefault(frame.path, []).append(index)
@@ -170,10 +153,10 @@ def _read_series(paths: tuple[str, ...], modality: str) -> Volume:
         lacking.append("scale in HU (no rescale slope and intercept in the DICOM header; stored values taken)")
     if len(frames) == 1 and "thickness" in frames[0].assumed:
         lacking.append("slice thickness (not in the DICOM header; 1 mm assumed)")
-    return Volume(volume, affine, {"unverified": lacking} if lacking else {}, found)
+    return Image(volume, affine, {"unverified": lacking} if lacking else {}, found)
 
 
-def read_dicom(paths: Sequence[str], modality: str) -> Volume:
+def read_dicom(paths: Sequence[str], modality: str) -> Image:
     """Read one DICOM series: values after rescale slope and intercept, ``(row, column, slice)``, and the RAS affine.
 
     The series may be one file an image or enhanced multi-frame files; slope and intercept are those of each image.
@@ -184,17 +167,9 @@ def read_dicom(paths: Sequence[str], modality: str) -> Volume:
             checked.
 
     Raises:
-        InputError: as :func:`sort_series`; another modality; pixels that cannot be decoded.
+        InputError: as :func:`open_series`; another modality; pixels that cannot be decoded.
     """
     return _read_series(tuple(map(str, paths)), modality)
-
-
-def _frames(paths: Sequence[str]) -> list[Frame]:
-    return [frame for path in paths for frame in frames_of(path, read_dicom_header(path))]
-
-
-def _paths(frames: Sequence[Frame]) -> list[str]:
-    return list(dict.fromkeys(frame.path for frame in frames))
 
 
 def _ordered(frames: list[Frame]) -> tuple[list[Frame], NDArray[np.float64]]:

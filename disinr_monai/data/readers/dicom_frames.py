@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +28,23 @@ def read_dicom_header(path: str | Path) -> Any:
     Raises:
         InputError: unreadable, or not DICOM.
     """
-    pydicom = _pydicom()
     if not Path(path).is_file():
         raise InputError(f"{path}: expected a DICOM file, found no such file")
+    with decoding(path):
+        return _pydicom().dcmread(path, stop_before_pixels=True)
+
+
+@contextmanager
+def decoding(path: str | Path) -> Iterator[None]:
+    """Turn what pydicom raises into an :class:`InputError`: it decodes an element when it is asked for."""
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
+        yield
+    except InputError:
+        raise
     except Exception as error:
-        raise damaged(path, error) from error  # pydicom raises whatever the damaged element leads to
+        raise InputError(
+            f"{path}: expected a readable DICOM file, found a damaged or different one ({first_line(error)})"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -69,17 +81,8 @@ def frames_of(path: str | Path, header: Any) -> list[Frame]:
         InputError: no grey-scale image, frames without functional groups, or a missing, damaged or impossible position,
             orientation, spacing or rescale slope.
     """
-    try:
+    with decoding(path):
         return _frames(str(path), header)
-    except InputError:
-        raise
-    except Exception as error:  # pydicom decodes an element when it is asked for, and raises whatever that leads to
-        raise damaged(path, error) from error
-
-
-def damaged(path: str | Path, error: Exception) -> InputError:
-    """The error of a file that pydicom cannot make sense of."""
-    return InputError(f"{path}: expected a readable DICOM file, found a damaged or different one ({first_line(error)})")
 
 
 def _frames(path: str, header: Any) -> list[Frame]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_array
 from disinr_monai.data.readers.ismrmrd_acquisitions import parse_ismrmrd_header
 from disinr_monai.data.readers.kspace import (
+    RawScan,
     checked_slice,
     cut_affine,
     cut_size,
@@ -25,9 +27,7 @@ from disinr_monai.grid import centre_block
 _MAP_KEYS = ("sensitivity_maps", "coil_sensitivity_maps", "sens_maps", "coil_maps")
 
 
-def read_fastmri(
-    path: str | Path, slice_index: int | None = None, select: Mapping[str, int] | None = None
-) -> dict[str, Any]:
+def read_fastmri(path: str | Path, slice_index: int | None = None, select: Mapping[str, int] | None = None) -> RawScan:
     """Read one slice of a raw MRI file as fastMRI's.
 
     Datasets: ``kspace`` ``(slice, coil, H, W)``; ``(coil, H, W)`` for one slice; or ``(slice, H, W)`` of one coil, in a
@@ -43,15 +43,6 @@ def read_fastmri(
         path: the file.
         slice_index: which slice; may be left out if there is only one.
         select: for formats with several contrasts; without effect.
-
-    Returns:
-        ``kspace`` complex64 ``(coil, H, W)`` or ``(coil, readouts, samples)``; ``mask`` bool ``(H, W)``, what was (or,
-        for a full scan with a mask in the file, is to be taken as) measured, or None and ``trajectory``
-        ``(readouts, samples, 2)``; ``shape`` (H, W) of the image; ``crop``, the rows and columns around its centre that
-        are to come out; ``is_full``, whether ``kspace`` holds a fully sampled Cartesian scan; ``has_mask``, whether the
-        mask came from the file; ``maps`` complex64 ``(coil, H, W)`` or None; ``calibration`` complex64
-        ``(coil, H, W)``, separate lines for coil maps, or None; ``affine`` 4x4 RAS mm of ``shape``; ``info``
-        JSON-ready.
 
     Raises:
         InputError: not HDF5, truncated, no ``kspace``, wrong rank, real-valued, no coil, no such slice, NaN or
@@ -77,43 +68,32 @@ def read_fastmri(
     if noise is not None:
         kspace, maps = prewhiten(kspace, maps, noise, path)
         info["prewhitened"] = True
-    scan = {
-        "kspace": kspace,
-        "mask": None,
-        "trajectory": trajectory,
-        "shape": shape,
-        "crop": shape,
-        "is_full": False,
-        "has_mask": mask is not None,
-        "maps": maps,
-        "calibration": None,
-        "affine": affine,
-        "info": info,
-    }
+    scan = RawScan(kspace, shape, affine, info, trajectory=trajectory, has_mask=mask is not None, maps=maps)
     if trajectory is not None:
         return scan
     measured = (kspace != 0).any(axis=0)
     if mask is not None and not (measured & mask).any():
         raise InputError(f"{path}: `mask` must select measured samples, found that kspace is zero wherever mask is 1")
-    scan |= {"crop": kept, "mask": measured if mask is None else mask & measured, "is_full": is_fully_sampled(measured)}
-    return _without_oversampling(scan)
+    mask = measured if mask is None else mask & measured
+    return _without_oversampling(replace(scan, mask=mask, is_full=is_fully_sampled(measured), crop=kept))
 
 
-def _without_oversampling(scan: dict[str, Any]) -> dict[str, Any]:
+def _without_oversampling(scan: RawScan) -> RawScan:
     """Keep ``crop`` rows where whole lines were measured: exact, and less to compute."""
-    (height, width), (kept, _) = scan["shape"], scan["crop"]
-    columns = scan["mask"].any(0)
+    (height, width), (kept, _) = scan.shape, scan.crop
+    columns = scan.mask.any(0)
     # A stray exact zero happens in real data.
-    if kept == height or scan["mask"][:, columns].mean() < 1 - 0.5 / height:
+    if kept == height or scan.mask[:, columns].mean() < 1 - 0.5 / height:
         return scan
     rows = centre_block(height, kept)
-    return scan | {
-        "kspace": remove_oversampling(scan["kspace"], kept),
-        "mask": np.broadcast_to(columns, (kept, width)).copy(),
-        "shape": (kept, width),
-        "maps": None if scan["maps"] is None else np.ascontiguousarray(scan["maps"][:, rows]),
-        "affine": cut_affine(scan["affine"], rows, slice(0, width)),
-    }
+    return replace(
+        scan,
+        kspace=remove_oversampling(scan.kspace, kept),
+        mask=np.broadcast_to(columns, (kept, width)).copy(),
+        shape=(kept, width),
+        maps=None if scan.maps is None else np.ascontiguousarray(scan.maps[:, rows]),
+        affine=cut_affine(scan.affine, rows, slice(0, width)),
+    )
 
 
 def fastmri_summary(file: Any, path: str | Path) -> tuple[int, bool]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.readers.reader import reader_of
-from disinr_monai.data.readers.volume import Volume, canonical, slice_axis
+from disinr_monai.data.readers.voxels import Image, canonical, slice_axis
 from disinr_monai.errors import InputError
 
 HU_WINDOW = (-800.0, 400.0)
 _AIR = -200.0
 
 
-@dataclass(frozen=True)
-class ImageSlice:
-    """One slice of an image, in the array order that its affine describes.
-
-    Attributes:
-        image: float32 ``(H, W)``; HU for CT.
-        affine: 4x4, RAS mm; the first two columns are the steps along the two array axes, the third the slice normal.
-        spacing: voxel size along the two array axes, mm.
-        info: JSON-ready.
-    """
-
-    image: NDArray[np.float32]
-    affine: NDArray[np.float64]
-    spacing: tuple[float, float]
-    info: dict[str, Any]
-
-
-def read_image(case: Mapping[str, Any], modality: str) -> ImageSlice:
+def read_image(case: Mapping[str, Any], modality: str) -> Image:
     """Read the slice of one image case of :func:`disinr_monai.data.cases.list_cases`.
 
     Volumes are first reoriented to the closest RAS order (first axis towards right, second towards anterior), so that
@@ -56,12 +39,11 @@ def read_image(case: Mapping[str, Any], modality: str) -> ImageSlice:
         raise InputError(f"{label}: expected a slice number from 0 to {n_slices - 1}, found {index}")
     image = np.ascontiguousarray(np.take(volume.image, index, axis=axis), dtype=np.float32)
     _check_image(image, label, index, modality)
-    affine = _affine_of_slice(volume.affine, axis, index)
-    spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :2], axis=0))
-    return ImageSlice(image, affine, spacing, {**volume.info, "slice": index, "n_slices": n_slices})
+    info = {**volume.info, "slice": index, "n_slices": n_slices}
+    return Image(image, _affine_of_slice(volume.affine, axis, index), info, volume.dicom)
 
 
-def read_volume(case: Mapping[str, Any]) -> Volume:
+def read_volume(case: Mapping[str, Any]) -> Image:
     """Read the volume of one image case of :func:`disinr_monai.data.cases.list_cases`, in the closest RAS order.
 
     Raises:
@@ -82,8 +64,8 @@ def read_volume(case: Mapping[str, Any]) -> Volume:
     return replace(volume, image=image, info={**volume.info, "file_shape": list(image.shape)})
 
 
-def _read(case: Mapping[str, Any], modality: str) -> tuple[Volume, str]:
-    """Volume of a case in the closest RAS order, and what messages call it."""
+def _read(case: Mapping[str, Any], modality: str) -> tuple[Image, str]:
+    """Image of a case in the closest RAS order, and what messages call it."""
     path = case["path"]
     volume = reader_of(case).read(path, modality)
     image, affine = canonical(volume.image, volume.affine)

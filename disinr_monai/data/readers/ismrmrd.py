@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from disinr_monai.data.readers.hdf5 import open_hdf5
 from disinr_monai.data.readers.ismrmrd_acquisitions import IsmrmrdScan, find_ismrmrd, open_ismrmrd
-from disinr_monai.data.readers.kspace import checked_slice, is_fully_sampled, prewhiten, remove_oversampling
+from disinr_monai.data.readers.kspace import RawScan, checked_slice, is_fully_sampled, prewhiten, remove_oversampling
 from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
 
@@ -34,9 +34,7 @@ def ismrmrd_summary(file: Any, path: str | Path) -> tuple[int, bool]:
     return n_slices, is_fully_sampled(mask)
 
 
-def read_ismrmrd(
-    path: str | Path, slice_index: int | None = None, select: Mapping[str, int] | None = None
-) -> dict[str, Any]:
+def read_ismrmrd(path: str | Path, slice_index: int | None = None, select: Mapping[str, int] | None = None) -> RawScan:
     """Read one slice of an ISMRMRD file (Inati et al., Magn. Reson. Med. 77:411, 2017).
 
     A line lies at ``kspace_encode_step_1 - center + N // 2`` (``center`` of the encoding limits, N the encoded matrix),
@@ -48,10 +46,6 @@ def read_ismrmrd(
 
     Trajectories may be in cycles per pixel (up to 0.5), radians per pixel (up to π) or cycles per field of view.
 
-    Returns:
-        As :func:`~disinr_monai.data.readers.fastmri.read_fastmri`, with ``calibration``,
-        complex64 ``(coil, H, W)`` or None.
-
     Raises:
         InputError: damaged headers or samples, several contrasts, phases, repetitions or sets without ``select``, lines
             outside the matrix, a 3-D scan with missing partitions, a trajectory in other units.
@@ -60,7 +54,7 @@ def read_ismrmrd(
         return _read(open_ismrmrd(find_ismrmrd(file), path, select), slice_index)
 
 
-def _read(scan: IsmrmrdScan, slice_index: int | None) -> dict[str, Any]:
+def _read(scan: IsmrmrdScan, slice_index: int | None) -> RawScan:
     numbers, is_volume = _slices(scan)
     n_slices = scan.cut(2) if is_volume else len(numbers)
     index = checked_slice(slice_index, n_slices, scan.path)
@@ -92,19 +86,8 @@ def _read(scan: IsmrmrdScan, slice_index: int | None) -> dict[str, Any]:
         kspace, info["prewhitened"] = prewhiten(kspace, None, noise, scan.path)[0], True
         if calibration is not None:
             calibration = prewhiten(calibration, None, noise, scan.path)[0]
-    return {
-        "kspace": kspace,
-        "mask": mask,
-        "trajectory": trajectory,
-        "shape": shape,
-        "crop": (min(scan.cut(0), shape[0]), min(scan.cut(1), shape[1])),
-        "is_full": is_full,
-        "has_mask": False,
-        "maps": None,
-        "calibration": calibration,
-        "affine": affine,
-        "info": info,
-    }
+    crop = (min(scan.cut(0), shape[0]), min(scan.cut(1), shape[1]))
+    return RawScan(kspace, shape, affine, info, mask, trajectory, is_full, calibration=calibration, crop=crop)
 
 
 def _slices(scan: IsmrmrdScan) -> tuple[list[int], bool]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,38 @@ from numpy.typing import NDArray
 from disinr_monai.data.readers.hdf5 import read_array
 from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
+
+
+@dataclass(frozen=True)
+class RawScan:
+    """One slice of a raw MRI scan.
+
+    Attributes:
+        kspace: complex64 ``(coil, H, W)`` or, along a trajectory, ``(coil, readouts, samples)``.
+        shape: (H, W) of the image.
+        affine: 4x4, RAS mm, of ``shape``.
+        info: JSON-ready.
+        mask: bool ``(H, W)``, what was (or, for a full scan with a mask in the file, is to be taken as) measured; None
+            with a trajectory.
+        trajectory: ``(readouts, samples, 2)``, cycles per field of view; None for a Cartesian scan.
+        is_full: whether ``kspace`` holds a fully sampled Cartesian scan.
+        has_mask: whether the mask came from the file.
+        maps: complex64 ``(coil, H, W)``; None where the file has none.
+        calibration: complex64 ``(coil, H, W)``, separate lines for coil maps; None where the file has none.
+        crop: rows and columns around the centre that are to come out; None for all.
+    """
+
+    kspace: NDArray[np.complex64]
+    shape: tuple[int, int]
+    affine: NDArray[np.float64]
+    info: dict[str, Any]
+    mask: NDArray[np.bool_] | None = None
+    trajectory: NDArray[np.float64] | None = None
+    is_full: bool = False
+    has_mask: bool = False
+    maps: NDArray[np.complex64] | None = None
+    calibration: NDArray[np.complex64] | None = None
+    crop: tuple[int, int] | None = None
 
 
 def remove_oversampling(kspace: NDArray, n_kept: int, axis: int = -2) -> NDArray[np.complex64]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from disinr_monai.data.readers.hdf5 import check_announced, first_line
-from disinr_monai.data.readers.volume import Volume, n_slices
+from disinr_monai.data.readers.voxels import Image, n_slices
 from disinr_monai.errors import InputError
 
 
@@ -51,7 +51,7 @@ def nifti_slices(image: Any) -> int:
     return n_slices(_shape(image), image.affine)
 
 
-def read_nifti(path: str | Path, modality: str = "") -> Volume:
+def read_nifti(path: str | Path, modality: str = "") -> Image:
     """Read the values of a NIfTI file and its affine.
 
     Where the header has neither sform nor qform, nibabel takes the array for one in RAS order.
@@ -73,7 +73,7 @@ def read_nifti(path: str | Path, modality: str = "") -> Volume:
             ) from error
         codes = [int(image.header[key]) for key in ("sform_code", "qform_code") if key in image.header]
     lacking = {"unverified": ["orientation (neither sform nor qform in the NIfTI header)"]} if codes == [0, 0] else {}
-    return Volume(values, image.affine, lacking)
+    return Image(values, image.affine, lacking)
 
 
 def _shape(image: Any) -> tuple[int, ...]:

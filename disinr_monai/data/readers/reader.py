@@ -55,9 +55,8 @@ class Reader:
         name: shown to people.
         kind: what it holds and how :attr:`read` is called, with the path and then
 
-            * ``"image"``: the modality; returns a :class:`~disinr_monai.data.readers.volume.Volume`;
-            * ``"kspace"``: slice number and ``select``; returns the dictionary of
-              :func:`~disinr_monai.data.readers.fastmri.read_fastmri`;
+            * ``"image"``: the modality; returns a :class:`~disinr_monai.data.readers.voxels.Image`;
+            * ``"kspace"``: slice number and ``select``; returns a :class:`~disinr_monai.data.readers.kspace.RawScan`;
             * ``"sinogram"``: as :func:`~disinr_monai.data.readers.sinogram.read_sinogram`;
             * ``"counts"``: as :func:`~disinr_monai.data.readers.pet.read_pet_sinogram`.
 

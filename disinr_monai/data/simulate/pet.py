@@ -14,7 +14,8 @@ from scipy.ndimage import binary_closing, binary_fill_holes, gaussian_filter, ga
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from disinr_monai.data.readers.image import ImageSlice, read_image
+from disinr_monai.data.readers.image import read_image
+from disinr_monai.data.readers.voxels import Image
 from disinr_monai.errors import InputError
 from disinr_monai.operators import ParallelGeometry
 
@@ -122,7 +123,7 @@ def mu_map_path(case: Mapping[str, Any]) -> Path | None:
     return next((file for file in found if file.is_file()), None)
 
 
-def read_mu_map(path: Path, case: Mapping[str, Any], activity: ImageSlice) -> NDArray[np.float32]:
+def read_mu_map(path: Path, case: Mapping[str, Any], activity: Image) -> NDArray[np.float32]:
     """The μ-map's slice of a case, 1/mm.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,31 +11,39 @@ from numpy.typing import NDArray
 from disinr_monai.errors import InputError
 
 _FIELD_OF_VIEW = {"mri": 240.0, "ct": 400.0, "pet": 500.0, "volume": 400.0}
+_Point = tuple[float, ...]
 
 
 class _Canvas:
-    """A square picture over ``[-1, 1]``, first axis to the right, second axis to the front; shapes are painted over."""
+    """A picture or block over ``[-1, 1]`` to the right, front and top; shapes are painted over what is there."""
 
-    def __init__(self, size: int, background: float) -> None:
-        centres = (2 * np.arange(size) + 1) / size - 1
-        self.x, self.y = centres[:, None], centres[None, :]
-        self.pixel = 2 / size
-        self.image = np.full((size, size), background, dtype=np.float64)
+    def __init__(self, shape: tuple[int, ...], background: float) -> None:
+        self.axes = np.meshgrid(*[(2 * np.arange(n) + 1) / n - 1 for n in shape], indexing="ij", sparse=True)
+        self.voxel = 2 / max(shape)
+        self.image = np.full(shape, background, dtype=np.float64)
 
-    def ellipse(
-        self, x: float, y: float, a: float, b: float, value: float, angle: float = 0.0, inside: NDArray | None = None
-    ) -> NDArray:
-        """Paint one ellipse (semi-axes ``a``, ``b``); return how much of each pixel it covers."""
-        u = (self.x - x) * np.cos(angle) + (self.y - y) * np.sin(angle)
-        v = (self.y - y) * np.cos(angle) - (self.x - x) * np.sin(angle)
-        radius = np.sqrt((u / a) ** 2 + (v / b) ** 2)
-        slope = np.sqrt((u / a**2) ** 2 + (v / b**2) ** 2) / np.maximum(radius, 1e-9)
-        # Signed distance to the edge in pixels, to first order: one pixel of partial volume.
-        cover = np.clip(0.5 - (radius - 1) / np.maximum(slope, 1e-9) / self.pixel, 0, 1)
-        if inside is not None:
-            cover = cover * inside
+    def paint(self, centre: _Point, axes: _Point, value: float, angle=0.0, inside: NDArray | None = None) -> NDArray:
+        """Paint one ellipse or ellipsoid, turned by ``angle`` in the plane; return how much of each voxel it covers.
+
+        An infinite semi-axis of ``axes`` makes a cylinder.
+        """
+        offsets = [x - c for x, c in zip(self.axes, centre, strict=True)]
+        x, y = offsets[:2]
+        offsets[:2] = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        radius = np.sqrt(sum((u / a) ** 2 for u, a in zip(offsets, axes, strict=True)))
+        slope = np.sqrt(sum((u / a**2) ** 2 for u, a in zip(offsets, axes, strict=True))) / np.maximum(radius, 1e-9)
+        # Signed distance to the edge in voxels, to first order: one voxel of partial volume.
+        cover = np.clip(0.5 - (radius - 1) / np.maximum(slope, 1e-9) / self.voxel, 0, 1)
+        cover = cover if inside is None else cover * inside
         self.image += cover * (value - self.image)
         return cover
+
+
+def _variation(rng: np.random.Generator, usual: float) -> Callable[..., float]:
+    def vary(value: float, spread: float = usual) -> float:
+        return value * rng.uniform(1 - spread, 1 + spread)
+
+    return vary
 
 
 def brain_phantom(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -44,11 +53,8 @@ def brain_phantom(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
         size: pixels along both sides.
         rng: source of the subject's variation.
     """
-
-    def vary(value: float, spread: float = 0.06) -> float:
-        return value * rng.uniform(1 - spread, 1 + spread)
-
-    canvas = _Canvas(size, 0.0)
+    vary = _variation(rng, 0.06)
+    canvas = _Canvas((size, size), 0.0)
     x0, y0, turn = rng.normal(0, 0.02), rng.normal(0, 0.02), rng.normal(0, 0.05)
     cos, sin = np.cos(turn), np.sin(turn)
     width, length = vary(0.68), vary(0.85)
@@ -57,12 +63,11 @@ def brain_phantom(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
         # In units of the head, so that everything inside follows its size and turn.
         px, py = x * width, y * length
         scale = (width + length) / 2
-        return canvas.ellipse(
-            x0 + px * cos - py * sin, y0 + px * sin + py * cos, a * scale, b * scale, value, turn + angle, inside
-        )
+        centre = (x0 + px * cos - py * sin, y0 + px * sin + py * cos)
+        return canvas.paint(centre, (a * scale, b * scale), value, turn + angle, inside)
 
     def shell(fraction: float, value: float) -> NDArray:
-        return canvas.ellipse(x0, y0, width * fraction, length * fraction, value, turn)
+        return canvas.paint((x0, y0), (width * fraction, length * fraction), value, turn)
 
     shell(1.0, vary(0.85))
     shell(0.94, vary(0.12, 0.3))
@@ -99,16 +104,13 @@ def thorax_phantom(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
         size: pixels along both sides.
         rng: source of the subject's variation.
     """
-
-    def vary(value: float, spread: float = 0.07) -> float:
-        return value * rng.uniform(1 - spread, 1 + spread)
-
-    canvas = _Canvas(size, -1000.0)
+    vary = _variation(rng, 0.07)
+    canvas = _Canvas((size, size), -1000.0)
     x0, y0 = rng.normal(0, 0.02), rng.normal(0, 0.02)
     width, depth = vary(0.86), vary(0.60, 0.1)
 
     def paint(x: float, y: float, a: float, b: float, value: float, angle: float = 0.0, inside=None) -> NDArray:
-        return canvas.ellipse(x0 + x * width, y0 + y * depth, a * width, b * depth, value, angle, inside)
+        return canvas.paint((x0 + x * width, y0 + y * depth), (a * width, b * depth), value, angle, inside)
 
     fat = rng.uniform(0.04, 0.12)
     paint(0, 0, 1, 1, rng.normal(-100, 8))
@@ -157,23 +159,21 @@ def activity_phantom(size: int, rng: np.random.Generator) -> NDArray[np.float32]
         size: pixels along both sides.
         rng: source of the subject's variation.
     """
-
-    def vary(value: float, spread: float = 0.1) -> float:
-        return value * rng.uniform(1 - spread, 1 + spread)
-
-    canvas = _Canvas(size, 0.0)
+    vary = _variation(rng, 0.1)
+    canvas = _Canvas((size, size), 0.0)
     width, depth = vary(0.75), vary(0.5)
-    body = canvas.ellipse(0, 0, width, depth, vary(1000))
+    body = canvas.paint((0, 0), (width, depth), vary(1000))
     for side in (-1, 1):
-        canvas.ellipse(side * 0.45 * width, 0.05, vary(0.28) * width, vary(0.6) * depth, vary(350), side * 0.1, body)
-    canvas.ellipse(0.5 * width, -0.35 * depth, vary(0.3) * width, vary(0.35) * depth, vary(2200), 0.2, body)
-    canvas.ellipse(-0.15, 0.2, vary(0.16), vary(0.12), vary(3500), 0.5, body)
-    canvas.ellipse(-0.15, 0.2, 0.09, 0.06, vary(800), 0.5, body)
-    canvas.ellipse(0, -0.7 * depth, 0.07, 0.08, vary(1800), 0, body)
+        lung = (vary(0.28) * width, vary(0.6) * depth)
+        canvas.paint((side * 0.45 * width, 0.05), lung, vary(350), side * 0.1, body)
+    canvas.paint((0.5 * width, -0.35 * depth), (vary(0.3) * width, vary(0.35) * depth), vary(2200), 0.2, body)
+    canvas.paint((-0.15, 0.2), (vary(0.16), vary(0.12)), vary(3500), 0.5, body)
+    canvas.paint((-0.15, 0.2), (0.09, 0.06), vary(800), 0.5, body)
+    canvas.paint((0, -0.7 * depth), (0.07, 0.08), vary(1800), 0, body)
     for _ in range(4):
-        x, y = rng.uniform(-0.7, 0.7) * width, rng.uniform(-0.6, 0.6) * depth
+        place = (rng.uniform(-0.7, 0.7) * width, rng.uniform(-0.6, 0.6) * depth)
         radius = rng.uniform(0.02, 0.05)
-        canvas.ellipse(x, y, radius, radius, vary(6000, 0.4), 0, body)
+        canvas.paint(place, (radius, radius), vary(6000, 0.4), 0, body)
     return canvas.image.astype(np.float32)
 
 
@@ -217,28 +217,6 @@ def write_phantoms(folder: str | Path, modality: str, n_subjects: int, size: int
     return paths
 
 
-class _Block:
-    """A block of voxels over ``[-1, 1]`` to the right, front and top; shapes are painted over."""
-
-    def __init__(self, shape: tuple[int, int, int], background: float) -> None:
-        self.axes = np.meshgrid(*[(2 * np.arange(n) + 1) / n - 1 for n in shape], indexing="ij", sparse=True)
-        self.voxel = 2 / max(shape)
-        self.image = np.full(shape, background, dtype=np.float64)
-
-    def ellipsoid(
-        self, centre: tuple[float, float, float], axes: tuple[float, float, float], value: float, inside=None
-    ) -> NDArray:
-        """Paint one (semi-axes ``axes``; infinity makes a cylinder); return how much of each voxel it covers."""
-        parts = [(x - c) / a for x, c, a in zip(self.axes, centre, axes, strict=True)]
-        radius = np.sqrt(sum(p**2 for p in parts))
-        slope = np.sqrt(sum((p / a) ** 2 for p, a in zip(parts, axes, strict=True))) / np.maximum(radius, 1e-9)
-        # Signed distance to the surface in voxels, to first order: one voxel of partial volume.
-        cover = np.clip(0.5 - (radius - 1) / np.maximum(slope, 1e-9) / self.voxel, 0, 1)
-        cover = cover if inside is None else cover * inside
-        self.image += cover * (value - self.image)
-        return cover
-
-
 def chest_volume(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Chest in HU, float32 ``(size, size, size // 2)``; body, lungs with vessels, heart, liver on the right, spine.
 
@@ -246,25 +224,24 @@ def chest_volume(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
         size: voxels along the two axes in the axial plane.
         rng: source of the subject's variation.
     """
-
-    def vary(value: float, spread: float = 0.08) -> float:
-        return value * rng.uniform(1 - spread, 1 + spread)
-
-    block = _Block((size, size, max(size // 2, 1)), -1000.0)
+    vary = _variation(rng, 0.08)
+    canvas = _Canvas((size, size, max(size // 2, 1)), -1000.0)
     width, depth = vary(0.85), vary(0.6)
-    block.ellipsoid((0, 0, 0), (width, depth, np.inf), rng.normal(-100, 8))
-    body = block.ellipsoid((0, 0, 0), (0.92 * width, 0.9 * depth, np.inf), rng.normal(45, 8))
+    canvas.paint((0, 0, 0), (width, depth, np.inf), rng.normal(-100, 8))
+    body = canvas.paint((0, 0, 0), (0.92 * width, 0.9 * depth, np.inf), rng.normal(45, 8))
     lungs = np.zeros_like(body)
     for side in (-1, 1):
         centre = (side * vary(0.45) * width, 0.05 * depth, 0.15)
-        lung = block.ellipsoid(centre, (vary(0.32) * width, vary(0.68) * depth, vary(0.9)), rng.normal(-840, 25), body)
+        lung = canvas.paint(
+            centre, (vary(0.32) * width, vary(0.68) * depth, vary(0.9)), rng.normal(-840, 25), inside=body
+        )
         lungs = np.maximum(lungs, lung)
-    block.ellipsoid((vary(0.4) * width, 0, -0.95), (0.5 * width, 0.6 * depth, vary(0.55)), rng.normal(60, 6), body)
-    block.ellipsoid((-0.12, vary(0.2) * depth, -0.2), (vary(0.24), vary(0.22), vary(0.4)), rng.normal(50, 8), body)
-    block.ellipsoid((-0.15, 0.2 * depth, -0.2), (0.1, 0.1, 0.2), rng.normal(150, 30), body)
-    block.ellipsoid((0, -0.6 * depth, 0), (0.1, 0.08, np.inf), rng.normal(220, 30), body)
-    block.ellipsoid((-0.1, -0.3 * depth, 0), (0.06, 0.06, np.inf), rng.normal(140, 30), body)
+    canvas.paint((vary(0.4) * width, 0, -0.95), (0.5 * width, 0.6 * depth, vary(0.55)), rng.normal(60, 6), inside=body)
+    canvas.paint((-0.12, vary(0.2) * depth, -0.2), (vary(0.24), vary(0.22), vary(0.4)), rng.normal(50, 8), inside=body)
+    canvas.paint((-0.15, 0.2 * depth, -0.2), (0.1, 0.1, 0.2), rng.normal(150, 30), inside=body)
+    canvas.paint((0, -0.6 * depth, 0), (0.1, 0.08, np.inf), rng.normal(220, 30), inside=body)
+    canvas.paint((-0.1, -0.3 * depth, 0), (0.06, 0.06, np.inf), rng.normal(140, 30), inside=body)
     for _ in range(rng.integers(20, 30)):
         centre = (rng.choice((-1, 1)) * rng.uniform(0.2, 0.7) * width, *rng.uniform(-0.5, 0.6, size=2))
-        block.ellipsoid(centre, tuple(rng.uniform(0.015, 0.05, size=3)), rng.normal(30, 15), lungs)
-    return block.image.astype(np.float32)
+        canvas.paint(centre, tuple(rng.uniform(0.015, 0.05, size=3)), rng.normal(30, 15), inside=lungs)
+    return canvas.image.astype(np.float32)

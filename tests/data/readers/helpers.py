@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from disinr_monai.data.readers.dicom import group_series, open_series
 from disinr_monai.data.readers.fastmri import fastmri_summary
 from disinr_monai.data.readers.hdf5 import open_hdf5
 from disinr_monai.data.readers.ismrmrd import ismrmrd_summary
@@ -17,6 +18,13 @@ def image_case(path: Path | str | list[str], index: int | None = None) -> dict[s
     if isinstance(path, list):
         return case | {"path": path, "reader": "dicom"}
     return case | {"path": str(path), "reader": "nifti"}
+
+
+def sorted_series(paths: list[str], modality: str = "ct") -> list[str]:
+    """The files of one series in the order of their slices."""
+    ((series,), _) = group_series([Path(path) for path in paths], modality)
+    with open_series(series):
+        return series.paths
 
 
 def kspace_summary(path: Path) -> tuple[int, bool]:

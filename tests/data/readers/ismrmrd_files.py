@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import ismrmrd
@@ -9,6 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 FOV = (96.0, 80.0)  # mm, reconstructed
+NX, NY = 48, 40
+# Asymmetric: nothing but the right order and signs of the axes puts both sources where they belong.
+POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])
+POSITION = np.array([11.0, -7.0, 42.0])
 HEADER = """<?xml version="1.0"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
  <experimentalConditions><H1resonanceFrequency_Hz>63500000</H1resonanceFrequency_Hz></experimentalConditions>
@@ -153,3 +158,23 @@ def grid(nx: int, ny: int, points: NDArray, oversampling: float = 2, phase_fov: 
     """Cartesian k-space ``(coil, readout, line)`` of point sources (mm from the middle)."""
     kx, ky = frequencies(round(oversampling * nx), oversampling * FOV[0]), frequencies(ny, phase_fov)
     return kspace_at(np.stack(np.meshgrid(kx, ky, indexing="ij"), axis=-1), points)
+
+
+def write_scan(path: Path, kspace: NDArray, directions: NDArray | None = None, xml: str | None = None) -> Path:
+    """Write all lines of a Cartesian slice."""
+    with Writer(path, xml or header(NX, NY), oblique() if directions is None else directions, POSITION) as writer:
+        for w in range(kspace.shape[-1]):
+            writer.line(kspace[..., w], kspace_encode_step_1=w)
+    return path
+
+
+def write_slab(path: Path, points: NDArray, lines: Iterable[int]) -> None:
+    """Write some lines of a 3-D scan of eight partitions, six of which are kept."""
+    n, thickness = 8, 4.0
+    axes = frequencies(2 * NX, 2 * FOV[0]), frequencies(NY, FOV[1]), frequencies(n, n * thickness)
+    kspace = kspace_at(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1), points)
+    xml = header(NX, NY, n, thickness=thickness, kept_partitions=6)
+    with Writer(path, xml, oblique(), POSITION) as writer:
+        for p in range(n):
+            for w in lines:
+                writer.line(kspace[:, :, w, p], kspace_encode_step_1=w, kspace_encode_step_2=p)

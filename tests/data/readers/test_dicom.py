@@ -11,10 +11,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from disinr_monai.data.cases import list_cases
-from disinr_monai.data.readers.dicom import read_dicom, sort_series
+from disinr_monai.data.readers.dicom import read_dicom
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.errors import InputError
-from tests.data.readers.helpers import image_case
+from tests.data.readers.helpers import image_case, sorted_series
 
 ORIENTATIONS = {
     "axial": [1, 0, 0, 0, 1, 0],
@@ -81,7 +81,7 @@ def _same_in_space(volume, affine, other, other_affine):
 @pytest.mark.parametrize("name", ORIENTATIONS)
 def test_every_voxel_lies_where_simpleitk_puts_it(write_dicom, name):
     paths = _series(write_dicom, ORIENTATIONS[name])
-    ordered = sort_series(paths)[0]
+    ordered = sorted_series(paths)
     volume, affine = _read(paths)
     normal = np.cross(*np.reshape(ORIENTATIONS[name], (2, 3)))
     by_itk = sorted(paths, key=lambda p: normal @ np.array(pydicom.dcmread(p).ImagePositionPatient, float))
@@ -170,7 +170,7 @@ def test_enhanced_multi_frame(write_dicom, tmp_path):
 def test_gaps_and_copies_are_named(write_dicom, tmp_path, heights, message):
     _enhanced(tmp_path / "e.dcm", write_dicom("single/1.dcm"), heights=heights)
     with pytest.raises(InputError, match=message):
-        sort_series([str(tmp_path / "e.dcm")])
+        _read([str(tmp_path / "e.dcm")])
 
 
 def test_what_is_no_image_is_left_out_with_a_line_and_listed_where_nothing_is_left(write_dicom, tmp_path, caplog):

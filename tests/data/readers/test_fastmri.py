@@ -23,12 +23,12 @@ def test_a_full_scan(write_hdf5):
     kspace = _kspace()
     path = write_hdf5(kspace=kspace)
     scan = read_fastmri(path, 1)
-    np.testing.assert_array_equal(scan["kspace"], kspace[1])
-    assert scan["is_full"]
-    assert not scan["has_mask"]
-    assert scan["mask"].all()
-    assert scan["maps"] is None
-    assert "assumed" in scan["info"]["geometry"]
+    np.testing.assert_array_equal(scan.kspace, kspace[1])
+    assert scan.is_full
+    assert not scan.has_mask
+    assert scan.mask.all()
+    assert scan.maps is None
+    assert "assumed" in scan.info["geometry"]
     assert kspace_summary(path) == (3, True)
 
 
@@ -37,8 +37,8 @@ def test_undersampling_is_recognised_from_zeros(write_hdf5):
     kspace[..., 1::2] = 0
     path = write_hdf5(kspace=kspace)
     scan = read_fastmri(path, 0)
-    assert not scan["is_full"]
-    np.testing.assert_array_equal(np.flatnonzero(scan["mask"][0]), np.arange(0, 10, 2))
+    assert not scan.is_full
+    np.testing.assert_array_equal(np.flatnonzero(scan.mask[0]), np.arange(0, 10, 2))
     assert kspace_summary(path) == (3, False)
 
 
@@ -62,8 +62,8 @@ def test_masks_of_every_usual_shape(write_hdf5, shape):
     mask = np.zeros(shape, np.uint8)
     mask[..., ::3] = 1
     scan = read_fastmri(write_hdf5(kspace=_kspace(), mask=mask), 2)
-    assert scan["has_mask"]
-    np.testing.assert_array_equal(np.flatnonzero(scan["mask"][5]), [0, 3, 6, 9])
+    assert scan.has_mask
+    np.testing.assert_array_equal(np.flatnonzero(scan.mask[5]), [0, 3, 6, 9])
 
 
 def test_maps_geometry_and_a_single_slice(write_hdf5):
@@ -71,11 +71,11 @@ def test_maps_geometry_and_a_single_slice(write_hdf5):
     header = b"<encodedSpace><fieldOfView_mm><x>24.0</x><y>30</y><z>5</z></fieldOfView_mm></encodedSpace>"
     path = write_hdf5(kspace=kspace, sensitivity_maps=kspace, ismrmrd_header=header)
     scan = read_fastmri(path, 2)
-    np.testing.assert_array_equal(scan["maps"], kspace[2])
-    np.testing.assert_allclose(np.diag(scan["affine"]), [2, 3, 5, 1])
-    assert scan["affine"][2, 3] == 10
+    np.testing.assert_array_equal(scan.maps, kspace[2])
+    np.testing.assert_allclose(np.diag(scan.affine), [2, 3, 5, 1])
+    assert scan.affine[2, 3] == 10
     single = read_fastmri(write_hdf5("single.h5", kspace=kspace[0], sensitivity_maps=kspace[0]))
-    np.testing.assert_array_equal(single["kspace"], single["maps"])
+    np.testing.assert_array_equal(single.kspace, single.maps)
 
 
 def _with(value: complex) -> np.ndarray:
@@ -140,9 +140,9 @@ def test_damaged_missing_and_wrong_files(tmp_path, write_hdf5):
 
 def test_real_raw_scan(real_data):
     scan = read_fastmri(real_data("kspace/brain8ch_poisson_undersampled_sigpy.h5"))
-    assert scan["kspace"].shape == (8, 230, 180)
-    assert not scan["is_full"]
-    assert scan["mask"].mean() == pytest.approx(0.124, abs=0.002)
+    assert scan.kspace.shape == (8, 230, 180)
+    assert not scan.is_full
+    assert scan.mask.mean() == pytest.approx(0.124, abs=0.002)
 
 
 def _fastmri(n_slices=2, n_coils=3, height=64, width=36):
@@ -168,8 +168,8 @@ def test_the_result_has_the_size_of_fastmris_own_reconstruction(write_hdf5, with
     extra = {"ismrmrd_header": header} if with_header else {"reconstruction_rss": rss}
     path = write_hdf5(kspace=kspace, **extra)
     scan = read_fastmri(path, 1)
-    assert scan["kspace"].shape == (3, 32, 36)  # oversampling of the readout is gone, that of the phase is not
-    assert scan["crop"] == (32, 32)
+    assert scan.kspace.shape == (3, 32, 36)  # oversampling of the readout is gone, that of the phase is not
+    assert scan.crop == (32, 32)
     case = AcquireMRI(acceleration=2, acs=12)(list_cases(path, "mri")[1])
     reference = case["reference"][0].numpy() * case["output_scale"]
     np.testing.assert_allclose(reference, rss[1], atol=1e-5)
@@ -187,9 +187,9 @@ def test_single_coil_files_are_slices_of_one_coil(write_hdf5):
     path = write_hdf5(kspace=kspace[:, 0] * mask, mask=mask, ismrmrd_header=header)
     assert kspace_summary(path) == (2, False)
     scan = read_fastmri(path, 1)
-    assert scan["kspace"].shape == (1, 32, 36)
-    assert not scan["is_full"]
-    np.testing.assert_array_equal(scan["mask"][7], mask != 0)
+    assert scan.kspace.shape == (1, 32, 36)
+    assert not scan.is_full
+    np.testing.assert_array_equal(scan.mask[7], mask != 0)
     (case, _) = list_cases(path, "mri")
     assert (AcquireMRI()(case)["scan"].operator.maps == 1).all()
 
@@ -198,6 +198,6 @@ def test_a_two_dimensional_mask_keeps_the_whole_readout(write_hdf5):
     kspace, _, header = _fastmri()
     mask = np.random.default_rng(0).random((64, 36)) < 0.5
     scan = read_fastmri(write_hdf5(kspace=kspace * mask, mask=mask, ismrmrd_header=header), 0)
-    assert scan["shape"] == (64, 36)
-    assert scan["crop"] == (32, 32)
-    np.testing.assert_array_equal(scan["mask"], mask & (kspace[0] != 0).any(0))
+    assert scan.shape == (64, 36)
+    assert scan.crop == (32, 32)
+    np.testing.assert_array_equal(scan.mask, mask & (kspace[0] != 0).any(0))

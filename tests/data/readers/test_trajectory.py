@@ -52,7 +52,7 @@ def test_a_radial_file_becomes_its_operator(radial, write_hdf5):
     image = image * case["image_scale"] * case["output_scale"] / 2
     assert image_metrics(image[None] / 300, torch.from_numpy(scan.reference) / 300)["psnr"] > 24
     single = read_fastmri(write_hdf5("one.h5", kspace=scan.kspace, trajectory=trajectory))
-    assert single["shape"] == (64, 64)
+    assert single.shape == (64, 64)
 
 
 def test_maps_of_the_file_have_the_shape_of_the_image(radial, write_hdf5):
@@ -150,13 +150,13 @@ def test_noise_in_the_file_whitens_kspace_and_maps(write_hdf5):
     kspace = (rng.standard_normal((4, 12, 10)) + 1j).astype(np.complex64)
     noise, _ = correlated_noise(4, 2000)
     scan = read_fastmri(write_hdf5(kspace=kspace, noise=noise.astype(np.complex64), sensitivity_maps=kspace))
-    assert scan["info"]["prewhitened"]
+    assert scan.info["prewhitened"]
     expected, maps = prewhiten(kspace, kspace, noise.astype(np.complex64))
-    np.testing.assert_allclose(scan["kspace"], expected)
+    np.testing.assert_allclose(scan.kspace, expected)
     again = np.tensordot(whitening_matrix(noise, 4), kspace, axes=1)
-    np.testing.assert_allclose(scan["kspace"], again, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(scan.kspace, again, rtol=1e-3, atol=1e-4)
     # Maps are mixed in the same way and keep their size.
-    np.testing.assert_allclose(scan["maps"], maps)
+    np.testing.assert_allclose(scan.maps, maps)
     assert np.linalg.norm(maps) == pytest.approx(np.linalg.norm(kspace), rel=1e-5)
     ratio = maps / expected
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0, 0, 0], ratio.shape), rtol=1e-3)

@@ -10,12 +10,12 @@ _THICK_SLICES = 3.0
 
 
 @dataclass(frozen=True)
-class Volume:
-    """Voxels of an image file or of a series of them.
+class Image:
+    """Voxels of an image file or series, or of one slice of it.
 
     Attributes:
-        image: float32 ``(X, Y, Z)``; HU for CT.
-        affine: 4x4, RAS mm, of that array order.
+        image: float32 ``(X, Y, Z)``, of a slice ``(H, W)``; HU for CT.
+        affine: 4x4, RAS mm, of that array order; of a slice the third column is the normal.
         info: JSON-ready; ``unverified`` lists what the file does not say about orientation, scale or size.
         dicom: DICOM's name of the modality; None if the file does not say.
     """
