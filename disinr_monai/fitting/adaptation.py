@@ -14,7 +14,7 @@ from disinr_monai.fitting.self_check import budget_spent
 from disinr_monai.networks.hash_grid import compact_grids, expand_grids
 from disinr_monai.operators import LinearOperator
 from disinr_monai.operators.count_model import CountModel
-from disinr_monai.operators.linear_operator import Part
+from disinr_monai.operators.partition import Part
 from disinr_monai.runtime.progress import Steps
 
 
@@ -91,7 +91,7 @@ class AdaptationInferer(CaseInferer):
         network.set_amp(self.amp)
         grid = torch.as_tensor(points[0]).as_subclass(Tensor)
         generator = torch.Generator().manual_seed(self.seed)
-        whole = operator.draw(generator) is None
+        whole = operator.partition.draw(generator) is None
         flat = grid.flatten(1).t().contiguous() if whole else None
         shape = (network.out_channels, *grid.shape[1:])
         field = copy.deepcopy(network).requires_grad_(not self.frozen)
@@ -114,7 +114,7 @@ class AdaptationInferer(CaseInferer):
         held = self._hold_out(operator, measurement)
         kept = None if held is None else ~held
         keep = None if held is None else kept.to(measurement.real.dtype)
-        held_part = None if held is None else operator.draw(generator, held)
+        held_part = None if held is None else operator.partition.draw(generator, held)
         best, best_error, misses = None, float("inf"), 0
 
         with Steps(self.n_iterations, f"adapting {self.case_name}".strip(), self.quiet, leave=False) as steps:
@@ -124,7 +124,7 @@ class AdaptationInferer(CaseInferer):
                     image = field.render(flat, prepared).t().reshape(shape)
                     loss = self.loss.one(image, operator, measurement, weights, keep, count_model)
                 else:
-                    part = operator.draw(generator, kept)
+                    part = operator.partition.draw(generator, kept)
                     image = _values(field, part, grid)
                     seen = None if weights is None else part.select(weights)
                     loss = self.loss.one(image, part.operator, part.select(measurement), seen)
@@ -186,7 +186,7 @@ class AdaptationInferer(CaseInferer):
         if not self.early_stop:
             return None
         generator = torch.Generator().manual_seed(self.seed)
-        held = operator.hold_out(self.holdout, generator).to(measurement.device)
+        held = operator.partition.held_out_samples(self.holdout, generator).to(measurement.device)
         if not bool(held.any()):
             raise InputError(
                 "early_stop: expected samples that can be withheld, found too few measured ones; turn it off"

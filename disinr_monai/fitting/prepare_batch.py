@@ -27,7 +27,7 @@ def _to_device(case: dict[str, Any], device: torch.device | str | None) -> dict[
 
 def _draw(case: dict[str, Any]) -> dict[str, Any]:
     """One random part of a case, or the case itself where its operator needs the whole image."""
-    part = case["operator"].draw()
+    part = case["operator"].partition.draw()
     if part is None:
         return case
     measured = {k: part.select(case[k]) for k in ("measurement", "weights") if case.get(k) is not None}
@@ -39,8 +39,8 @@ def prepare_training_batch(
 ):
     """Batch for the trainer: points ``(B, D, *S)``, cases as targets, and the indices of their subject encoders.
 
-    Of a case whose operator can be measured in parts (:meth:`~disinr_monai.operators.LinearOperator.draw`) it holds a
-    random part: points ``(B, D, n)`` and the part's operator and measurement.
+    Of a case whose operator can be measured in parts (:meth:`~disinr_monai.operators.partition.Partition.draw`) it
+    holds a random part: points ``(B, D, n)`` and the part's operator and measurement.
 
     Raises:
         InputError: a case could not be read, or the cases of one batch have different matrix sizes.

@@ -63,7 +63,7 @@ class MLEM(ClassicalMethod):
         if float(measurement.min()) < 0:
             raise InputError(f"MLEM: expected counts of at least 0, found {float(measurement.min()):g}")
         size = max(measurement.shape[1] // self.n_subsets, 1)
-        parts = [(operator, lambda values: values)] if self.n_subsets == 1 else operator.subsets(size)
+        parts = [(operator, lambda values: values)] if self.n_subsets == 1 else operator.partition.subsets(size)
         order = sorted(range(len(parts)), key=lambda i: (i * 0.6180339887) % 1.0)  # neighbours far apart in angle
         steps = [(part, select(measurement), model.part(select)) for part, select in (parts[i] for i in order)]
         sums = [part.adjoint(torch.ones_like(y)) for part, y, _ in steps]

@@ -113,8 +113,8 @@ class TotalVariation(ClassicalMethod):
     def _plan(self, operator: LinearOperator) -> list[tuple[list, int]]:
         """Ordered subsets of each phase and its number of iterations: small ones, three times as large, all views."""
         whole = [(operator, lambda values: values)]
-        small = operator.subsets(6)
-        large = operator.subsets(18)
+        small = operator.partition.subsets(6)
+        large = operator.partition.subsets(18)
         if len(small) < 2:
             return [(whole, self.n_iterations)]
         n = self.n_iterations

@@ -37,18 +37,18 @@ def describe(
     size = torch.linalg.vector_norm(start, dim=0)
     power = float(start.square().sum(0).mean()) + 1e-20
     gradient = sum(float(torch.diff(start, dim=axis).square().sum(0).mean()) for axis in range(1, start.ndim))
-    variance = operator.noise_variance(measurement, weights)
+    variance = operator.noise.variance(measurement, weights)
     fair = tempered(weights, weight_power)
-    noise = float(operator.noise_image(variance).square().mean())
+    noise = float(operator.noise.image(variance).square().mean())
     found = {
         "undersampling": operator.undersampling(),
         "noise": math.sqrt(noise / power),
         "roughness": math.sqrt(gradient / power),
         "filling": float((size > 0.1 * _percentile(size, 0.99)).float().mean()),
     }
-    expected = operator.noise_energy(variance, fair)
+    expected = operator.noise.energy(variance, fair)
     if expected > 0:
-        found["misfit"] = float(operator.residual_energy(operator(start) - measurement, fair)) / expected
+        found["misfit"] = float(operator.noise.residual_energy(operator(start) - measurement, fair)) / expected
     return found
 
 

@@ -141,8 +141,8 @@ class LearnedPrior(nn.Module):
         start = self.start.solve(operator, measurement, weights)
         weak = self.weak.solve(operator, measurement, weights, start)
         fair = tempered(weights, self.start.weight_power)
-        residual = operator.residual_image(measurement - operator(start), fair)
-        noise = operator.noise_image(operator.noise_variance(measurement, weights))
+        residual = operator.noise.residual_image(measurement - operator(start), fair)
+        noise = operator.noise.image(operator.noise.variance(measurement, weights))
         phase = operator.phase_reference(measurement) if self.channels == 2 else None
         gain = 1.0
         if self.normalise:
@@ -203,7 +203,7 @@ class LearnedPrior(nn.Module):
         c, features = self.channels, inputs.features
         if image is None:
             return torch.cat((features, torch.zeros_like(features[:c])))
-        residual = scan.operator.residual_image(scan.measurement - scan.operator(image), scan.weights)
+        residual = scan.operator.noise.residual_image(scan.measurement - scan.operator(image), scan.weights)
         current = inputs.frame(image)
         moved = (current - features[:c]) * _DIFFERENCE
         return torch.cat((current, features[c : 2 * c], inputs.frame(residual) * _RESIDUAL, features[3 * c :], moved))

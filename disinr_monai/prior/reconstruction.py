@@ -37,7 +37,7 @@ class LearnedReconstruction(CaseInferer):
         tolerance: how much worse, relatively, the learned image may predict them.
         tv_shares: weights of the other classical images, in units of the start's.
         tv_iterations: their iterations, from the start.
-        mixes: by what the scan leaves out (``operator.gaps``), a fixed share of cross-validated total variation in the
+        mixes: by what the scan leaves out (``partition.gaps``), a fixed share of cross-validated total variation in the
             result, in the place of a choice between the two. Where gaps are two-dimensional, withheld samples judge the
             learned image too kindly. On pre-training subjects it was level with total variation there (samples; their
             mean 0.3 dB better), or up to 6 dB worse (readouts).
@@ -100,7 +100,7 @@ class LearnedReconstruction(CaseInferer):
             return learned
         share = min(errors, key=lambda k: errors[k] if k else float("inf"))
         entry = {"iteration": 1, "held_out": errors[0.0], "held_out_classical": errors[share]}
-        mix = self.mixes.get(operator.gaps)
+        mix = self.mixes.get(operator.partition.gaps)
         if mix is not None:
             self.history.append({**entry, "classical_share": mix, "fallback": float(mix >= 1)})
             logger.info("%.3g of the result is total variation with %.3g of its usual weight", mix, share)
@@ -176,9 +176,10 @@ class LearnedReconstruction(CaseInferer):
         Returns:
             That number for the learned image (key 0) and for total variation by its share of the start's weight.
         """
-        held = operator.withhold(self.holdout, torch.Generator().manual_seed(self.seed)).to(measurement.device)
-        part, select = operator.restrict(~held)
-        test, take = operator.restrict(held)
+        held = operator.partition.held_out_blocks(self.holdout, torch.Generator().manual_seed(self.seed))
+        held = held.to(measurement.device)
+        part, select = operator.partition.restrict(~held)
+        test, take = operator.partition.restrict(held)
         scan = (part, select(measurement), None if weights is None else select(weights))
         inputs = pool.submit(prior.inputs, *scan).result()
         classical = prior.start_image(inputs)
@@ -188,11 +189,11 @@ class LearnedReconstruction(CaseInferer):
         fair = tempered(weights, prior.start.weight_power)
         y = scan[1]
         kept_fair, held_fair = (None, None) if fair is None else (select(fair), take(fair))
-        noise = part.noise_energy(part.noise_variance(y, scan[2]), kept_fair)
+        noise = part.noise.energy(part.noise.variance(y, scan[2]), kept_fair)
         errors = {}
         for share, image in images.items():
-            errors[share] = float(test.residual_energy(test(image) - take(measurement), held_fair))
-            if not operator.withheld_is_typical:
-                unexplained = float(part.residual_energy(part(image) - y, kept_fair)) - noise
+            errors[share] = float(test.noise.residual_energy(test(image) - take(measurement), held_fair))
+            if not operator.partition.is_typical:
+                unexplained = float(part.noise.residual_energy(part(image) - y, kept_fair)) - noise
                 errors[share] += max(unexplained, 0.0)
         return errors

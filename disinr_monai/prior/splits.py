@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from disinr_monai.data.case import case_seed
 from disinr_monai.errors import InputError
-from disinr_monai.numerics.cache import default_cache_dir, prune
+from disinr_monai.numerics.cache import DiskCache
 from disinr_monai.operators import LinearOperator
 from disinr_monai.prior.domain import describe, include
 from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs, Scan
@@ -79,20 +78,17 @@ class SplitScan(Transform):
         for i in range(self.n_splits):
             generator = torch.Generator().manual_seed(case_seed(self.seed, f"{case['name']}/split{i}"))
             # From case to case another kind comes first, so that all kinds are there even with few splits.
-            keep = case["operator"].split((i + case["index"]) % 4, generator)
+            keep = case["operator"].partition.training_split((i + case["index"]) % 4, generator)
             result["splits"].append(self._split(case["operator"], case["measurement"], case.get("weights"), keep))
         return result
 
     def _split(
         self, operator: LinearOperator, measurement: Tensor, weights: Tensor | None, keep: Tensor
     ) -> dict[str, Any]:
-        part, select = operator.restrict(keep)
+        part, select = operator.partition.restrict(keep)
         values = (select(measurement), None if weights is None else select(weights))
         key = _digest(self.prior.settings(), operator, keep, *values)
-        inputs = _load(key)
-        if inputs is None:
-            inputs = self.prior.inputs(part, *values)
-            _store(key, inputs)
+        inputs = _ON_DISK.get(key, lambda: self.prior.inputs(part, *values))
         start = self.prior.start_image(inputs)
         include(self.prior.domain, describe(part, *values, start, self.prior.start.weight_power))
         split = {"inputs": inputs, "keep": keep[:1].clone() if keep.stride(0) == 0 else keep}
@@ -131,20 +127,20 @@ class HeldOut:
 
     def __init__(self, operator: LinearOperator, measurement: Tensor, fair: Tensor | None, variance: Tensor) -> None:
         self.operator, self.measurement, self.fair = operator, measurement, fair
-        self.floor = operator.noise_energy(variance, fair)
+        self.floor = operator.noise.energy(variance, fair)
 
     def energy(self, image: Tensor) -> Tensor:
         """Squared size of what an image ``(C, *S)`` leaves of it, about the image's mean squared error plus noise."""
-        return self.operator.residual_energy(self.operator(image) - self.measurement, self.fair)
+        return self.operator.noise.residual_energy(self.operator(image) - self.measurement, self.fair)
 
 
 def held_out(
     operator: LinearOperator, measurement: Tensor, weights: Tensor | None, keep: Tensor, weight_power: float
 ) -> HeldOut:
     """What ``keep`` leaves of a scan to predict."""
-    part, select = operator.restrict(~keep)
+    part, select = operator.partition.restrict(~keep)
     values, own = select(measurement), None if weights is None else select(weights)
-    variance = part.noise_variance(values, own)
+    variance = part.noise.variance(values, own)
     fair = tempered(weights, weight_power)
     return HeldOut(part, values, None if fair is None else select(fair), variance)
 
@@ -153,7 +149,7 @@ def kept(
     operator: LinearOperator, measurement: Tensor, weights: Tensor | None, keep: Tensor, weight_power: float
 ) -> Scan:
     """The part of a scan that the input comes from."""
-    part, select = operator.restrict(keep)
+    part, select = operator.partition.restrict(keep)
     fair = tempered(weights, weight_power)
     return Scan(part, select(measurement), None if fair is None else select(fair))
 
@@ -172,30 +168,14 @@ def _digest(settings: dict, operator: LinearOperator, keep: Tensor, *tensors: Te
     return digest.hexdigest()
 
 
-def _folder():
-    return default_cache_dir() / "prior"
-
-
-def _load(key: str) -> PriorInputs | None:
-    try:
-        with np.load(_folder() / f"{key}.npz", allow_pickle=False) as file:
-            phase = torch.from_numpy(file["phase"]) if "phase" in file else None
-            return PriorInputs(torch.from_numpy(file["features"]), float(file["gain"]), phase)
-    except (OSError, ValueError, KeyError, RuntimeError):
-        return None
-
-
-def _store(key: str, inputs: PriorInputs) -> None:
+def _pack(inputs: PriorInputs) -> dict[str, np.ndarray]:
     arrays = {"features": inputs.features.cpu().numpy(), "gain": np.float64(inputs.gain)}
-    if inputs.phase is not None:
-        arrays["phase"] = inputs.phase.cpu().numpy()
-    folder = _folder()
-    temporary = folder / f"{key}.{os.getpid()}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        temporary.replace(folder / f"{key}.npz")
-        prune(folder)
-    except OSError:  # a cache that cannot be written is no cache
-        temporary.unlink(missing_ok=True)
+    return arrays if inputs.phase is None else {**arrays, "phase": inputs.phase.cpu().numpy()}
+
+
+def _unpack(arrays: Mapping[str, np.ndarray]) -> PriorInputs:
+    phase = torch.from_numpy(arrays["phase"]) if "phase" in arrays else None
+    return PriorInputs(torch.from_numpy(arrays["features"]), float(arrays["gain"]), phase)
+
+
+_ON_DISK = DiskCache("prior", _pack, _unpack)

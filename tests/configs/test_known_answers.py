@@ -359,7 +359,7 @@ def test_the_object_comes_out_where_it_was(door, tmp_path):
         case = answer.case
         image = DirectInverse()(None, None, case=case)
         assert image is not None, case["error"]
-        values = CaseWriter(tmp_path, case["modality"], facts_of(case["modality"])).physical(case, image[0])
+        values = CaseWriter(tmp_path, facts_of(case["modality"])).physical(case, image[0])
         write_nifti(tmp_path / "out.nii.gz", values, np.asarray(case["affine"]))
         check(nibabel.load(tmp_path / "out.nii.gz"), answer)
 

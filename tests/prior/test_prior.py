@@ -187,12 +187,12 @@ def test_complex_images_are_nearly_real_in_its_frame():
 def test_what_is_held_out_never_reaches_the_input(modality, index):
     case, prior = make_case(modality), make_prior(modality)
     operator, y, weights = case["operator"], case["measurement"], case.get("weights")
-    keep = operator.split(index, torch.Generator().manual_seed(index))
+    keep = operator.partition.training_split(index, torch.Generator().manual_seed(index))
     measured = operator(torch.randn(operator.domain_shape)) != 0
     assert (keep & measured).any()
     assert (~keep & measured).any()
-    part, select = operator.restrict(keep)
-    other, take = operator.restrict(~keep)
+    part, select = operator.partition.restrict(keep)
+    other, take = operator.partition.restrict(~keep)
     assert part.n_measured + other.n_measured == operator.n_measured
 
     changed = torch.where(keep, y, y + 3)
@@ -207,7 +207,7 @@ def test_what_is_held_out_never_reaches_the_input(modality, index):
 def test_mri_splits_keep_the_centre():
     operator = mri_case()["operator"]
     for index in range(10):
-        keep = operator.split(index, torch.Generator().manual_seed(index))
+        keep = operator.partition.training_split(index, torch.Generator().manual_seed(index))
         assert keep[:, :, 7:13].all()
 
 
@@ -215,18 +215,18 @@ def test_restriction_of_a_restriction_and_of_any_operator():
     case = ct_case()
     keep = torch.zeros(case["operator"].range_shape, dtype=torch.bool)
     keep[:, 3:15] = True
-    part, select = case["operator"].restrict(keep)
-    inner, choose = part.restrict(torch.arange(12)[None, :, None].expand(part.range_shape) % 3 == 1)
+    part, select = case["operator"].partition.restrict(keep)
+    inner, choose = part.partition.restrict(torch.arange(12)[None, :, None].expand(part.range_shape) % 3 == 1)
     image = torch.randn(1, 32, 32)
     torch.testing.assert_close(inner(image), choose(select(case["operator"](image))))
-    masked, choose = Identity((1, 4, 4)).restrict(torch.eye(4, dtype=torch.bool)[None])
+    masked, choose = Identity((1, 4, 4)).partition.restrict(torch.eye(4, dtype=torch.bool)[None])
     assert masked.n_measured == 4
     torch.testing.assert_close(masked(torch.ones(1, 4, 4)), torch.eye(4)[None])
 
 
 def test_ordered_subsets_cover_every_view_once():
     operator = ct_case()["operator"]
-    parts = operator.subsets(6)
+    parts = operator.partition.subsets(6)
     assert [part.range_shape[1] for part, _ in parts] == [6, 6, 6, 6]
     image = torch.rand(1, 32, 32)
     total = sum(part.adjoint(select(operator(image))) for part, select in parts)
@@ -249,7 +249,7 @@ def test_mri_energy_is_the_mean_square():
     operator, image = case["operator"], torch.randn(2, 24, 20)
     residual = operator(image) - case["measurement"]
     expected = residual.abs().square().sum() / operator.n_measured
-    torch.testing.assert_close(operator.residual_energy(residual), expected)
+    torch.testing.assert_close(operator.noise.residual_energy(residual), expected)
 
 
 def test_ct_energy_is_its_quadratic_form():
@@ -261,11 +261,11 @@ def test_ct_energy_is_its_quadratic_form():
     rows = (weights.sqrt() * residual)[0]
     spacing = 3.0 / 2
     expected = (rows * (rows @ kernel)).sum() * math.pi * spacing / 24 / (32 * 32 * 4.0)
-    torch.testing.assert_close(operator.residual_energy(residual, weights), expected, rtol=1e-3, atol=0)
+    torch.testing.assert_close(operator.noise.residual_energy(residual, weights), expected, rtol=1e-3, atol=0)
     # Noise of unit variance, in the mean over many draws.
     noise = torch.randn(2000, *operator.range_shape, generator=generator)
-    mean = torch.stack([operator.residual_energy(n, weights) for n in noise[:400]]).mean()
-    assert operator.noise_energy(torch.ones(()), weights) == pytest.approx(float(mean), rel=0.05)
+    mean = torch.stack([operator.noise.residual_energy(n, weights) for n in noise[:400]]).mean()
+    assert operator.noise.energy(torch.ones(()), weights) == pytest.approx(float(mean), rel=0.05)
 
 
 def test_ct_energy_is_about_the_error_of_the_image():
@@ -274,12 +274,14 @@ def test_ct_energy_is_about_the_error_of_the_image():
     smooth = torch.exp(-(rows**2 + columns**2) / 0.1)[None]
     fine = smooth * torch.cos(6 * rows + 9 * columns)
     for image in (smooth, fine):
-        assert float(operator.residual_energy(operator(image))) == pytest.approx(float(image.square().mean()), rel=0.3)
+        assert float(operator.noise.residual_energy(operator(image))) == pytest.approx(
+            float(image.square().mean()), rel=0.3
+        )
 
 
 def test_noise_is_seen_in_rays_that_miss():
     case = ct_case(n_views=48)
-    variance = case["operator"].noise_variance(case["measurement"], case["weights"])
+    variance = case["operator"].noise.variance(case["measurement"], case["weights"])
     expected = 1 / (1e3 * torch.exp(-0.024 * case["operator"](case["reference"]))) / 0.024**2
     torch.testing.assert_close(variance, expected, rtol=0.2, atol=0)
 
@@ -327,8 +329,8 @@ def test_training_predicts_what_was_held_out(modality):
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     case = make_case(modality, seed=7)
     operator, y, weights = case["operator"], case["measurement"], case.get("weights")
-    keep = operator.split(0, torch.Generator().manual_seed(0))
-    part, select = operator.restrict(keep)
+    keep = operator.partition.training_split(0, torch.Generator().manual_seed(0))
+    part, select = operator.partition.restrict(keep)
     inputs = prior.inputs(part, select(y), None if weights is None else select(weights))
     held = held_out(operator, y, weights, keep, 0.5)
     learned = prior.reconstruct(inputs, kept(operator, y, weights, keep, 0.5))
@@ -387,10 +389,10 @@ def test_gaps_of_two_dimensions_mix_learned_and_classical(mix):
 
     scattered = torch.rand(case["operator"].range_shape[1:], generator=torch.Generator().manual_seed(0)) < 0.5
     scattered[8:16, 6:14] = True
-    operator = case["operator"].restrict(scattered.expand(case["operator"].range_shape))[0]
+    operator = case["operator"].partition.restrict(scattered.expand(case["operator"].range_shape))[0]
     full = mri_case(acceleration=1)["measurement"]
     case |= {"operator": operator, "measurement": full * operator.sampled}
-    assert operator.gaps == "samples"
+    assert operator.partition.gaps == "samples"
     images = {share: LearnedReconstruction(mixes={"samples": share})(None, network, case=case) for share in (0.0, 1.0)}
     assert (images[0.0] - images[1.0]).abs().max() > 1e-3
     method = LearnedReconstruction(mixes={"samples": mix})

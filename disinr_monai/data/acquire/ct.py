@@ -14,10 +14,10 @@ from torch import Tensor
 
 from disinr_monai.data.acquire.projections import AcquireProjections
 from disinr_monai.data.case import case_label, case_seed
-from disinr_monai.data.readers.cil import is_nexus, read_nexus, scan_from_cil
+from disinr_monai.data.readers.cil import scan_from_cil
 from disinr_monai.data.readers.cil_geometry import CILGeometry
 from disinr_monai.data.readers.image import read_image
-from disinr_monai.data.readers.sinogram import read_sinogram
+from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import LARGEST_IMAGE, block_average
 from disinr_monai.data.simulate.ct import simulate_fan_beam
 from disinr_monai.errors import InputError, at_least
@@ -130,8 +130,7 @@ class AcquireCT(AcquireProjections):
         return result
 
     def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        read = read_nexus if is_nexus(case["path"]) else read_sinogram
-        scan = read(case["path"], case["slice"], self.image_size, self.file_geometry)
+        scan = reader_of(case).read(case["path"], case["slice"], self.image_size, self.file_geometry)
         return scan_case(case, scan)
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from disinr_monai.data.acquire.projections import AcquireProjections
 from disinr_monai.data.case import case_label, case_seed
 from disinr_monai.data.readers.image import read_image
-from disinr_monai.data.readers.pet import COUNTS, pet_geometry, read_pet_sinogram
+from disinr_monai.data.readers.pet import COUNTS, pet_geometry
+from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import block_average
 from disinr_monai.data.simulate.pet import WATER_511, mu_map_path, read_mu_map, simulate_pet, water_body
 from disinr_monai.errors import InputError, at_least
@@ -173,7 +174,7 @@ class AcquirePET(AcquireProjections):
 
     def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
         path = case["path"]
-        file = read_pet_sinogram(path, scan=self.scan, plane=case.get("slice"), axes=self.sinogram_axes)
+        file = reader_of(case).read(path, scan=self.scan, plane=case.get("slice"), axes=self.sinogram_axes)
         counts = torch.from_numpy(file["counts"])[None]
         n_negative = int((counts < 0).sum())
         if n_negative and not self.precorrected:

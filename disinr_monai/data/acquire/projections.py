@@ -9,6 +9,7 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from disinr_monai.data.case import case_label
+from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import pad_to_square, resample_slice
 from disinr_monai.errors import InputError
 
@@ -28,7 +29,7 @@ class AcquireProjections(Transform):
             InputError: anything that the readers refuse, or a geometry that cannot be.
         """
         try:
-            return self._measured(case) if case["kind"] == "sinogram" else self._simulated(case)
+            return self._simulated(case) if reader_of(case).kind == "image" else self._measured(case)
         except InputError:
             raise
         except ValueError as error:

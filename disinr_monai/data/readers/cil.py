@@ -17,11 +17,6 @@ _ENTRY = "entry1/tomo_entry"
 _LABELS = {"angle", "horizontal", "vertical", "channel"}
 
 
-def is_nexus(path: str | Path) -> bool:
-    """Whether the name is that of a NeXus file (``.nxs`` or ``.nex``)."""
-    return str(path).lower().endswith((".nxs", ".nex"))
-
-
 def read_nexus(
     path: str | Path, index: int | None = None, image_size: int = 256, given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:

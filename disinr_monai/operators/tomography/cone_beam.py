@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor
 
+from disinr_monai.numerics.linear_map import LinearMap
 from disinr_monai.numerics.sparse import SparseMatrix
 from disinr_monai.operators.tomography.geometry import ConeGeometry
 from disinr_monai.operators.tomography.view_operator import ViewOperator
@@ -75,9 +75,10 @@ class ConeBeam(ViewOperator):
         self._check_domain(image)
         batch = image.shape[:-4]
         columns = image.reshape(math.prod(batch), -1)
-        projections = (
-            self.matrix(columns.T.contiguous()).T if self.is_stored else _Project.apply(columns, self.geometry)
-        )
+        if self.is_stored:
+            projections = self.matrix(columns.T.contiguous()).T
+        else:
+            projections = LinearMap.apply(columns, self._project, self._back_project)
         return projections.reshape(*batch, *self.range_shape)
 
     def adjoint(self, measurement: Tensor) -> Tensor:
@@ -88,8 +89,31 @@ class ConeBeam(ViewOperator):
         if self.is_stored:
             image = self.matrix.transposed(columns.T.contiguous()).T
         else:
-            image = _BackProject.apply(columns, self.geometry)
+            image = LinearMap.apply(columns, self._back_project, self._project)
         return image.reshape(*batch, *self.domain_shape)
+
+    def _project(self, volumes: Tensor) -> Tensor:
+        """Line integrals ``(B, rays)`` of flat volumes ``(B, voxels)``, without a matrix."""
+        n_rays = math.prod(self.geometry.detector_shape)
+        result = volumes.new_zeros(len(volumes), math.prod(self.range_shape))
+        for view in range(len(self.geometry.angles)):
+            for chosen, voxels, weights in _samples(self.geometry, view, volumes.device):
+                weights = weights.to(volumes.dtype)
+                for out, volume in zip(result, volumes, strict=True):
+                    out[view * n_rays + chosen] = (volume[voxels] * weights).sum((1, 2))
+        return result
+
+    def _back_project(self, projections: Tensor) -> Tensor:
+        """The adjoint of :meth:`_project`, with the same weights."""
+        n_rays = math.prod(self.geometry.detector_shape)
+        result = projections.new_zeros(len(projections), math.prod(self.domain_shape))
+        for view in range(len(self.geometry.angles)):
+            for chosen, voxels, weights in _samples(self.geometry, view, projections.device):
+                weights = weights.to(projections.dtype)
+                for out, values in zip(result, projections, strict=True):
+                    spread = weights * values[view * n_rays + chosen, None, None]
+                    out.index_add_(0, voxels.flatten(), spread.flatten())
+        return result
 
     def direct_inverse(self, measurement: Tensor) -> Tensor:
         r"""Filtered back-projection of Feldkamp, Davis and Kress (J. Opt. Soc. Am. A 1:612, 1984).
@@ -137,47 +161,6 @@ class ConeBeam(ViewOperator):
         down = 2 * row / max(n_rows - 1, 1) - 1
         grid = torch.stack((across[..., None].expand(down.shape), down), dim=-1)
         return grid.reshape(1, height * width, depth, 2), along[..., None] ** 2
-
-
-class _Project(torch.autograd.Function):
-    """``A x`` without a matrix; batches ``(B, n)``."""
-
-    @staticmethod
-    def forward(ctx: Any, volumes: Tensor, cone: ConeGeometry) -> Tensor:
-        ctx.cone = cone
-        n_rays = math.prod(cone.detector_shape)
-        result = volumes.new_zeros(len(volumes), len(cone.angles) * n_rays)
-        for view in range(len(cone.angles)):
-            for chosen, voxels, weights in _samples(cone, view, volumes.device):
-                weights = weights.to(volumes.dtype)
-                for out, volume in zip(result, volumes, strict=True):
-                    out[view * n_rays + chosen] = (volume[voxels] * weights).sum((1, 2))
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor):
-        return _BackProject.apply(gradient, ctx.cone), None
-
-
-class _BackProject(torch.autograd.Function):
-    """``A^T y`` with the same weights."""
-
-    @staticmethod
-    def forward(ctx: Any, projections: Tensor, cone: ConeGeometry) -> Tensor:
-        ctx.cone = cone
-        n_rays = math.prod(cone.detector_shape)
-        result = projections.new_zeros(len(projections), math.prod(cone.image_shape))
-        for view in range(len(cone.angles)):
-            for chosen, voxels, weights in _samples(cone, view, projections.device):
-                weights = weights.to(projections.dtype)
-                for out, values in zip(result, projections, strict=True):
-                    spread = weights * values[view * n_rays + chosen, None, None]
-                    out.index_add_(0, voxels.flatten(), spread.flatten())
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor):
-        return _Project.apply(gradient, ctx.cone), None
 
 
 # Samples (rays times planes) worked on at a time: about 250 bytes each.
