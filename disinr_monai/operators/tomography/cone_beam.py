@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import scipy.sparse
@@ -78,7 +79,8 @@ class ConeBeam(ViewOperator):
         if self.is_stored:
             projections = self.matrix(columns.T.contiguous()).T
         else:
-            projections = LinearMap.apply(columns, self._project, self._back_project)
+            maps = partial(_project, self.geometry), partial(_back_project, self.geometry)
+            projections = LinearMap.apply(columns, *maps)
         return projections.reshape(*batch, *self.range_shape)
 
     def adjoint(self, measurement: Tensor) -> Tensor:
@@ -89,31 +91,9 @@ class ConeBeam(ViewOperator):
         if self.is_stored:
             image = self.matrix.transposed(columns.T.contiguous()).T
         else:
-            image = LinearMap.apply(columns, self._back_project, self._project)
+            maps = partial(_back_project, self.geometry), partial(_project, self.geometry)
+            image = LinearMap.apply(columns, *maps)
         return image.reshape(*batch, *self.domain_shape)
-
-    def _project(self, volumes: Tensor) -> Tensor:
-        """Line integrals ``(B, rays)`` of flat volumes ``(B, voxels)``, without a matrix."""
-        n_rays = math.prod(self.geometry.detector_shape)
-        result = volumes.new_zeros(len(volumes), math.prod(self.range_shape))
-        for view in range(len(self.geometry.angles)):
-            for chosen, voxels, weights in _samples(self.geometry, view, volumes.device):
-                weights = weights.to(volumes.dtype)
-                for out, volume in zip(result, volumes, strict=True):
-                    out[view * n_rays + chosen] = (volume[voxels] * weights).sum((1, 2))
-        return result
-
-    def _back_project(self, projections: Tensor) -> Tensor:
-        """The adjoint of :meth:`_project`, with the same weights."""
-        n_rays = math.prod(self.geometry.detector_shape)
-        result = projections.new_zeros(len(projections), math.prod(self.domain_shape))
-        for view in range(len(self.geometry.angles)):
-            for chosen, voxels, weights in _samples(self.geometry, view, projections.device):
-                weights = weights.to(projections.dtype)
-                for out, values in zip(result, projections, strict=True):
-                    spread = weights * values[view * n_rays + chosen, None, None]
-                    out.index_add_(0, voxels.flatten(), spread.flatten())
-        return result
 
     def direct_inverse(self, measurement: Tensor) -> Tensor:
         r"""Filtered back-projection of Feldkamp, Davis and Kress (J. Opt. Soc. Am. A 1:612, 1984).
@@ -161,6 +141,31 @@ class ConeBeam(ViewOperator):
         down = 2 * row / max(n_rows - 1, 1) - 1
         grid = torch.stack((across[..., None].expand(down.shape), down), dim=-1)
         return grid.reshape(1, height * width, depth, 2), along[..., None] ** 2
+
+
+def _project(cone: ConeGeometry, volumes: Tensor) -> Tensor:
+    """Line integrals ``(B, rays)`` of flat volumes ``(B, voxels)``, without a matrix."""
+    n_rays = math.prod(cone.detector_shape)
+    result = volumes.new_zeros(len(volumes), len(cone.angles) * n_rays)
+    for view in range(len(cone.angles)):
+        for chosen, voxels, weights in _samples(cone, view, volumes.device):
+            weights = weights.to(volumes.dtype)
+            for out, volume in zip(result, volumes, strict=True):
+                out[view * n_rays + chosen] = (volume[voxels] * weights).sum((1, 2))
+    return result
+
+
+def _back_project(cone: ConeGeometry, projections: Tensor) -> Tensor:
+    """The adjoint of :func:`_project`, with the same weights."""
+    n_rays = math.prod(cone.detector_shape)
+    result = projections.new_zeros(len(projections), math.prod(cone.image_shape))
+    for view in range(len(cone.angles)):
+        for chosen, voxels, weights in _samples(cone, view, projections.device):
+            weights = weights.to(projections.dtype)
+            for out, values in zip(result, projections, strict=True):
+                spread = weights * values[view * n_rays + chosen, None, None]
+                out.index_add_(0, voxels.flatten(), spread.flatten())
+    return result
 
 
 # Samples (rays times planes) worked on at a time: about 250 bytes each.
