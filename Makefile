@@ -26,8 +26,9 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n $(JOBS) --dist worksteal
 
+# Not --quiet: it silences the warnings before --strict can count them.
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bundles: $(STAMP)
 	$(BIN)/python scripts/build_bundle.py --check
@@ -38,7 +39,7 @@ verify-bundles: $(STAMP)
 	$(BIN)/python scripts/verify_bundles.py
 
 lint: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) demo eval site build *.egg-info

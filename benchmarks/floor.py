@@ -38,6 +38,7 @@ def floor(step: Step, method: str, rates: dict[str, float]) -> dict[str, Any]:
     fitted = [80 * 128, 128 * 128, 128 * 128] if method == "disinr" else [80 * 128, 128 * 128, 128 * channels]
     operations = 2 * n * (2 * sum(frozen) + 3 * sum(fitted))
     _, grid_matrix = step.grid._compact
+    n_entries = grid_matrix._pair.matrix.values().numel()
     n_parameters = sum(p.numel() for p in step.parameters)
     table = 4 * grid_matrix.shape[1] * 8
     features = 4 * n * 80
@@ -45,12 +46,12 @@ def floor(step: Step, method: str, rates: dict[str, float]) -> dict[str, Any]:
     coils = step.case["scan"].operator.range_shape[0]
     transform = 4 * coils * 5 * n * math.log2(n)
     moved = {
-        "encode": 2 * (8 * grid_matrix.n_nonzero + table + features),
+        "encode": 2 * (8 * n_entries + table + features),
         "mlp": 3 * n_hidden * 2 * n * 128 + 2 * 2 * n * 80,
         "operator": 6 * 8 * coils * n,
         "optimiser": 7 * 4 * n_parameters,
     }
-    encode_operations = 2 * 2 * 8 * grid_matrix.n_nonzero
+    encode_operations = 2 * 2 * 8 * n_entries
     seconds = sum(moved.values()) / rates["bandwidth"] + operations / rates["bfloat16"]
     seconds += (transform + encode_operations) / rates["float32"]
     arithmetic = (

@@ -40,16 +40,16 @@ def train(rank: int, world_size: int, folder: str, size: int, batch_size: int, n
         dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world_size)
     write_phantoms(f"{folder}/{rank}", "mri", batch_size, size=size)
     cases = list_cases(f"{folder}/{rank}", "mri", 1)
-    acquire = AcquireMRI(image_size=size, maps="true")
-    own = [acquire(case) for case in shard(cases, rank, world_size)]
+    acquire = AcquireMRI(image_size=size, maps="simulated")
+    own = [acquire(case) for case in shard(cases)]
     network = DisINR(encoder, 2, n_subjects=len(own))
     network.set_amp(None)
-    sampler = EpochSampler(cases, 0, batch_size, rank, world_size)
+    sampler = EpochSampler(cases, 0, batch_size)
     clocks: list[tuple[float, float]] = []
     trainer = SupervisedTrainer(
         device="cpu",
         max_epochs=n_steps + 1,
-        train_data_loader=DataLoader(own, batch_size // world_size, sampler=sampler, collate_fn=collate_cases),
+        train_data_loader=DataLoader(own, sampler.own_batch_size, sampler=sampler, collate_fn=collate_cases),
         network=network,
         optimizer=torch.optim.Adam(network.parameters(), lr=1e-3, fused=True),
         loss_function=MeasurementLoss(regularisers=[TVRegulariser(0.03)]),

@@ -7,7 +7,7 @@ from pathlib import Path
 from disinr_monai.checkpoints.of_run import check_pretrainable, load_pair, load_start, n_prior_passes
 from disinr_monai.checkpoints.on_disk import place_moments, subject_place
 from disinr_monai.runtime.device import as_amp, check_device
-from disinr_monai.runtime.distributed import local_device, shard, start_distributed
+from disinr_monai.runtime.distributed import local_device, rank, shard, world_size
 from disinr_monai.runtime.files import claim_output_dir
 from disinr_monai.runtime.files import prepare_output_dir as _prepare
 from disinr_monai.runtime.overrides import (
@@ -36,26 +36,23 @@ __all__ = [
     "n_prior_passes",
     "place_moments",
     "prepare_output_dir",
+    "rank",
     "shard",
     "start",
-    "start_distributed",
     "subject_place",
     "training_settings",
     "wants_bars",
+    "world_size",
 ]
 
 
-def prepare_output_dir(output_dir: str | Path, process: int = 0) -> Path:
-    """Create the output folder and keep other runs out of it.
-
-    Args:
-        output_dir: the folder.
-        process: rank of this process, of many that share the folder; the config's ``@rank``, which joins them first.
+def prepare_output_dir(output_dir: str | Path) -> Path:
+    """Create the output folder, which the processes of a run share, and keep other runs out of it.
 
     Raises:
         InputError: it cannot be written, or another run writes there.
     """
     folder = _prepare(output_dir)
-    if process == 0:
+    if rank() == 0:
         claim_output_dir(folder)
     return folder

@@ -17,27 +17,21 @@ class Modality:
     """Facts of one modality that reading, showing and saving share.
 
     Attributes:
-        measurement: data set of an HDF5 file that holds its raw measurement; None if there is no raw measurement.
         dicom: DICOM's name of it, or several.
-        expected: what `dataset_dir` may hold, for error messages.
-        display: network image ``(C, *S)`` to the real image ``(1, *S)`` that is shown and compared, before
-            ``image_scale``.
+        display: network image ``(C, *S)`` and a case's ``image_scale`` to the real image ``(1, *S)`` that is shown and
+            compared.
         physical: network image ``(C, *S)`` and scale to what is saved, ``S``.
         units: of what is saved.
         white: display value shown white; None for the image's own maximum where there is no reference.
-        also: further data sets that show an HDF5 file to be of this modality.
         companion: ending of the names of NIfTI files that belong to another file and are no scans.
         whole: a volume is one case (otherwise each of its slices is one).
     """
 
-    measurement: str | None
     dicom: str | tuple[str, ...] | None
-    expected: str
     display: Callable[[Tensor, float], Tensor]
     physical: Callable[[Tensor, float], Tensor]
     units: str
     white: float | None = None
-    also: tuple[str, ...] = ()
     companion: str | None = None
     whole: bool = False
 
@@ -69,26 +63,11 @@ def _hounsfield(image: Tensor, scale: float) -> Tensor:
 
 MODALITIES: dict[str, Modality] = {
     "mri": Modality(
-        measurement="kspace",
-        dicom="MR",
-        expected="fastMRI HDF5 (.h5), NIfTI (.nii, .nii.gz) or MR DICOM",
-        display=_magnitude,
-        physical=lambda image, scale: _magnitude(image, scale)[0],
-        units="source",
+        dicom="MR", display=_magnitude, physical=lambda image, scale: _magnitude(image, scale)[0], units="source"
     ),
-    "ct": Modality(
-        measurement="sinogram",
-        dicom="CT",
-        expected="sinogram HDF5 (.h5), CIL NeXus (.nxs), NIfTI in HU (.nii, .nii.gz) or CT DICOM",
-        display=_window,
-        physical=_hounsfield,
-        units="HU",
-        white=1.0,
-    ),
+    "ct": Modality(dicom="CT", display=_window, physical=_hounsfield, units="HU", white=1.0),
     "volume": Modality(
-        measurement=None,
         dicom=("CT", "MR"),
-        expected="NIfTI (.nii, .nii.gz) or DICOM (CT or MR)",
         display=lambda image, scale: image[:1] * scale,
         physical=lambda image, scale: image[0] * scale,
         units="HU or source",
@@ -97,22 +76,17 @@ MODALITIES: dict[str, Modality] = {
     ),
     # The network's image counts as max(x, 0): see PoissonLoss.
     "pet": Modality(
-        measurement="sinogram",
         dicom="PT",
-        expected="PET sinogram HDF5 (.h5), NIfTI activity (.nii, .nii.gz) or PET DICOM",
         display=_not_negative,
         physical=lambda image, scale: _not_negative(image, scale)[0],
         units="source",
-        also=("transmission",),
         companion="_mumap",
     ),
 }
 
 # A modality of the user's own that needs no more than its operator: shown and saved as it is.
 _PLAIN = Modality(
-    measurement=None,
     dicom=None,
-    expected="",
     display=lambda image, scale: image * scale,
     physical=lambda image, scale: image[0] * scale,
     units="source",

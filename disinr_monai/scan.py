@@ -57,11 +57,11 @@ class Scan:
 
     def restrict(self, keep: Tensor) -> Scan:
         """Restrict the scan to the samples of a boolean mask over ``range_shape``; the others have no influence."""
-        return self._part(*self.operator.restrict(keep))
+        return self._part(*self.operator.partition.restrict(keep))
 
     def subsets(self, size: int) -> list[Scan]:
         """Divide the scan into ordered subsets of about ``size`` projections; the whole scan where it has none."""
-        return [self._part(*part) for part in self.operator.subsets(size)]
+        return [self._part(*part) for part in self.operator.partition.subsets(size)]
 
     def draw(
         self, generator: torch.Generator | None = None, among: Tensor | None = None
@@ -76,7 +76,7 @@ class Scan:
             The function that takes the part's ``n`` points ``(D, n)`` out of the voxel centres ``(D, *S)``, and the
             part as a scan of these points; None where every sample depends on the whole image.
         """
-        part = self.operator.draw(generator, among)
+        part = self.operator.partition.draw(generator, among)
         return None if part is None else (part.at, self._part(part.operator, part.select))
 
     def _part(self, operator: LinearOperator, select: Callable[[Tensor], Tensor]) -> Scan:
@@ -99,16 +99,16 @@ class Scan:
 
     def residual_image(self, image: Tensor) -> Tensor:
         """Map :math:`y - A x` to the image, in about its units."""
-        return self.operator.residual_image(self.measurement - self.operator(image), self.weights)
+        return self.operator.noise.residual_image(self.measurement - self.operator(image), self.weights)
 
     def residual_energy(self, image: Tensor) -> Tensor:
         """Estimate the mean squared error of an image, noise included, from its weighted residual."""
-        return self.operator.residual_energy(self.residual(image), self.weights)
+        return self.operator.noise.residual_energy(self.residual(image), self.weights)
 
     def noise_variance(self) -> Tensor:
         """Estimate the variance of the noise from the measurement: one number or one a sample, 0 if unknown."""
-        return self.operator.noise_variance(self.measurement, self.weights)
+        return self.operator.noise.variance(self.measurement, self.weights)
 
     def noise_energy(self, variance: Tensor) -> float:
         """Expected :meth:`residual_energy` of noise alone, with this variance."""
-        return self.operator.noise_energy(variance, self.weights)
+        return self.operator.noise.energy(variance, self.weights)

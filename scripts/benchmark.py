@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from disinr_monai.errors import InputError
 from disinr_monai.output.tables import read_metrics, summary_table, write_results
 from disinr_monai.runtime.overrides import known_keys
 from disinr_monai.runtime.versions import versions
-from disinr_monai.tracking.track_methods import log_methods
+from disinr_monai.tracking.mlflow_client import log_methods
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAYS = {
@@ -210,7 +211,7 @@ def track(rows: list[dict[str, Any]], name: str, uri: str | None, folder: Path) 
     tags = {key: str(value) for key, value in versions().items()}
     tags |= {"phase": "comparison", "modality": str(rows[0]["task"]) if rows and "task" in rows[0] else ""}
     parent = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-    log_methods(client, experiment_id, parent, rows, tags)
+    log_methods(client, experiment_id, parent, rows, tags, time.time())
     client.set_terminated(parent)
 
 

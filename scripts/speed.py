@@ -47,7 +47,7 @@ def sizes(options: dict[str, Any], dataset_dir: str | None, ratios: dict[str, fl
     rows, reference = [], 256 if 256 in options["sizes"] else options["sizes"][-1]
     rates = measure_rates()
     for n in options["sizes"]:
-        parser = settings("mri", n, "true")
+        parser = settings("mri", n, "simulated")
         case, loss = first_case(parser, dataset_dir, n), parser.get_parsed_content("loss")
         steps = {m: Step(m, case, loss) for m in ("disinr", "ngp", "plain")}
         setting = f"iteration, {n}²"
@@ -80,7 +80,7 @@ def sizes(options: dict[str, Any], dataset_dir: str | None, ratios: dict[str, fl
 def slices(options: dict[str, Any], dataset_dir: str | None, ratios: dict[str, float]) -> list[dict[str, Any]]:
     """Iterations of several slices in one process, one by one; and what one sparse product for all would save."""
     n = 256 if 256 in options["sizes"] else options["sizes"][-1]
-    parser = settings("mri", n, "true")
+    parser = settings("mri", n, "simulated")
     case, loss = first_case(parser, dataset_dir, n), parser.get_parsed_content("loss")
     steps = [Step("disinr", case, loss) for _ in range(max(options["slices"]))]
     many = {count: lambda count=count: [step() for step in steps[:count]] for count in options["slices"]}
@@ -97,7 +97,7 @@ def slices(options: dict[str, Any], dataset_dir: str | None, ratios: dict[str, f
 def subjects(options: dict[str, Any], dataset_dir: str | None, ratios: dict[str, float]) -> list[dict[str, Any]]:
     """A pre-training step, and the memory of the process, against the number of subjects."""
     n = 256 if 256 in options["sizes"] else options["sizes"][-1]
-    case = first_case(settings("mri", n, "true"), dataset_dir, n)
+    case = first_case(settings("mri", n, "simulated"), dataset_dir, n)
     rows = []
     for count in options["subjects"]:
         visits = count if count <= 50 else 20  # with 200 visited once the state of Adam alone would be 8 GB

@@ -26,7 +26,7 @@ def test_tempered_weights_have_mean_one():
 def test_restrict_takes_the_same_samples_out_of_everything(kind):
     scan = CASES[kind]()["scan"]
     if kind == "mri":
-        keep = scan.operator.split(0, torch.Generator().manual_seed(0))
+        keep = scan.operator.partition.training_split(0, torch.Generator().manual_seed(0))
     else:
         keep = (torch.arange(scan.measurement.shape[1]) % 3 == 0)[:, None].expand(scan.measurement.shape)
     part, other = scan.restrict(keep), scan.restrict(~keep)

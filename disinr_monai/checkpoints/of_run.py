@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from disinr_monai.checkpoints.released import load_prior, load_shared, read_checkpoint
+from disinr_monai.checkpoints.safe_load import prior_facts
 from disinr_monai.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_
     if "prior" in network.shared:
         prior = network.shared["prior"]
         _check_recipe(path, info, prior.settings(), prior.passes())
-        prior.domain.update(_domain(info))
+        prior.domain.update(prior_facts(info, "domain"))
     method = "the learned prior" if "prior" in network.shared else f"adaptation of {kind}"
     logger.info("checkpoint %s: reconstruction by %s", path, method)
     return info
@@ -74,20 +75,13 @@ def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_
 
 def _check_recipe(path: str, info: dict[str, Any], start: dict[str, Any], passes: dict[str, Any]) -> None:
     """A prior corrects the errors of the start that it was trained with: with another it is worse without a word."""
-    trained = info.get("prior", {})
-    trained = trained.get("prior", trained)  # a combined checkpoint keeps the info of both
     for place, part, found in (("prior_start", "start", start), ("prior_def", "passes", passes)):
-        for key, value in trained.get(part, {}).items():
+        for key, value in prior_facts(info, part).items():
             if found.get(key) != value:
                 raise InputError(
                     f"{place}: {path} was trained with {key} = {value}, found {found.get(key)}; leave it as it "
                     "was or train the prior anew"
                 )
-
-
-def _domain(info: dict[str, Any]) -> dict[str, list[float]]:
-    trained = info.get("prior", {})
-    return trained.get("prior", trained).get("domain", {})
 
 
 def n_prior_passes(checkpoint: str | None, modality: str, bundle_root: str = ".") -> int:
@@ -108,7 +102,7 @@ def _shipped(modality: str, bundle_root: str) -> str | None:
     bundles from anywhere.
     """
     roots = [Path(bundle_root)]
-    beside = Path(__file__).resolve().parents[1]
+    beside = Path(__file__).resolve().parents[2]
     if str(bundle_root) == "." and (beside / "configs" / "metadata.json").is_file():
         roots.append(beside)
     for root in roots:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from disinr_monai.checkpoints.safe_load import archive_damage, content_damage
+from disinr_monai.checkpoints.safe_load import content_damage, load_plain
 from disinr_monai.errors import InputError
 from disinr_monai.networks import Field
 from disinr_monai.runtime.distributed import rank, sum_over_processes, world_size
@@ -111,18 +110,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint: {path} does not exist; give a model.pt written by `run training`")
-    damage = archive_damage(path)
-    if damage:
-        raise InputError(f"checkpoint: {path} cannot be read ({damage}); is the file complete?")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"checkpoint: {path} holds pickled objects, expected tensors only; it is refused because loading it could "
-            "run code"
-        ) from None
-    except Exception as error:  # torch raises many kinds for a damaged archive
-        raise InputError(f"checkpoint: {path} cannot be read ({type(error).__name__}); is the file complete?") from None
+    content = load_plain(path, "checkpoint", "is the file complete?")
     metadata = getattr(content, "_metadata", None)
     facts = metadata.get(_BUNDLED) if isinstance(metadata, dict) else None
     if isinstance(facts, dict):

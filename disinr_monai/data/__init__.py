@@ -1,7 +1,7 @@
 """From files to cases (``docs/conventions.md``)."""
 
 from disinr_monai.data.acquire import AcquireCT, AcquireMRI, AcquirePET, AcquireVolume
-from disinr_monai.data.case import Guard
+from disinr_monai.data.case import SkipFailed
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.epoch_sampler import EpochSampler
 from disinr_monai.data.split import deal_subjects, split_subjects
@@ -12,7 +12,7 @@ __all__ = [
     "AcquirePET",
     "AcquireVolume",
     "EpochSampler",
-    "Guard",
+    "SkipFailed",
     "deal_subjects",
     "list_cases",
     "split_subjects",

@@ -12,6 +12,7 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
+from disinr_monai.data.readers.reader import READERS
 from disinr_monai.errors import InputError
 from disinr_monai.grid import voxel_centres
 from disinr_monai.runtime.memory import is_out_of_memory, out_of_memory
@@ -122,28 +123,18 @@ def make_case(
     return case
 
 
-_FORMATS = {
-    "fastmri_hdf5": "fastMRI HDF5",
-    "ismrmrd_hdf5": "ISMRMRD HDF5",
-    "hdf5_sinogram": "sinogram HDF5",
-    "hdf5_pet_sinogram": "PET sinogram HDF5",
-    "cil_nexus": "CIL NeXus",
-    "cil": "CIL object",
-    "nifti": "NIfTI",
-    "dicom": "DICOM",
-    "dicom_multiframe": "multi-frame DICOM",
-}
 _MAPS = {
     "espirit": "maps by ESPIRiT",
     "joint": "maps estimated with the image",
     "file": "maps from the file",
-    "true": "maps of the simulation",
+    "simulated": "maps of the simulation",
 }
 
 
 def describe(info: Mapping[str, Any]) -> str:
     """How a case was read, in one line, from its ``info`` (``docs/conventions.md``)."""
-    parts = [f"read as {_FORMATS.get(info.get('format', ''), info.get('format', 'unknown format'))}"]
+    key = info.get("format", "unknown format")
+    parts = [f"read as {READERS[key].name if key in READERS else key}"]
     if info.get("n_slices", 1) > 1:
         parts.append(f"slice {info['slice']} of {info['n_slices']}")
     parts += [f"{key} {info[key]}" for key in ("contrast", "phase", "repetition", "set") if key in info]
@@ -172,7 +163,7 @@ def describe(info: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-class Guard(Transform):
+class SkipFailed(Transform):
     """Run a transform on a case; a failed one becomes ``{"name", "subject", "path", "error"}``.
 
     Failed is what cannot be read or does not fit into memory. How the file was read is kept as ``info["read_as"]``.
@@ -181,7 +172,7 @@ class Guard(Transform):
     keeps its ``path``: DICOM output asks the source for its patient.
 
     Args:
-        transform: the transform to guard.
+        transform: what to run.
     """
 
     def __init__(self, transform: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:

@@ -168,7 +168,7 @@ class AdaptationInferer(CaseInferer):
         if not self.early_stop:
             return None
         generator = torch.Generator().manual_seed(self.seed)
-        held_out = scan.operator.hold_out(self.holdout, generator).to(scan.measurement.device)
+        held_out = scan.operator.partition.held_out_samples(self.holdout, generator).to(scan.measurement.device)
         if not bool(held_out.any()):
             raise InputError(
                 "early_stop: expected samples that can be withheld, found too few measured ones; turn it off"

@@ -13,6 +13,7 @@ from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.grid import voxel_centres
 from disinr_monai.operators import LinearOperator, MultiCoilFourier, ifft2c
 from disinr_monai.operators.calibration import acs_size
+from disinr_monai.operators.partition import Partition
 from disinr_monai.scan import Scan
 
 _MIN_CENTRE = 8
@@ -87,9 +88,10 @@ class PolynomialCoils(LinearOperator):
         """Complex samples measured, over all coils."""
         return self.scan.n_measured
 
-    def hold_out(self, fraction: float, generator: torch.Generator) -> Tensor:
-        """As the scan's operator does."""
-        return self.scan.hold_out(fraction, generator)
+    @property
+    def partition(self) -> Partition:
+        """That of the scan's operator."""
+        return self.scan.partition
 
 
 class JointAdaptation(AdaptationInferer):

@@ -61,8 +61,8 @@ def measure_residual(scan: Scan, image: Tensor) -> Residual:
     residual = scan.residual(image)
     left, whole = float(residual.abs().square().mean()), float(measured.abs().square().mean())
     if measured.is_complex():
-        noise = operator.noise_energy(operator.noise_variance(measured))
-        left, whole = float(operator.residual_energy(residual)), float(operator.residual_energy(measured))
+        noise = operator.noise.energy(operator.noise.variance(measured))
+        left, whole = float(operator.noise.residual_energy(residual)), float(operator.noise.residual_energy(measured))
         share = math.sqrt(max(left - noise, 0) / max(whole, 1e-30))
         return Residual("k-space", share, left / noise if noise > 0 else math.nan)
     if not isinstance(operator, ViewOperator):

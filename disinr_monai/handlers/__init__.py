@@ -6,7 +6,6 @@ from disinr_monai.handlers.loss_report import LossReport
 from disinr_monai.handlers.progress import Progress
 from disinr_monai.handlers.resume import ResumeCheckpoint
 from disinr_monai.handlers.save_cases import SaveCases
-from disinr_monai.handlers.set_epoch import SetEpoch
 from disinr_monai.handlers.shared_pair import FreezeShared, SaveShared
 from disinr_monai.handlers.watch_loss import WatchLoss
 
@@ -20,6 +19,5 @@ __all__ = [
     "ResumeCheckpoint",
     "SaveCases",
     "SaveShared",
-    "SetEpoch",
     "WatchLoss",
 ]

@@ -23,7 +23,7 @@ from disinr_monai.checkpoints.named_state import (
     network_state,
     optimizer_state,
 )
-from disinr_monai.checkpoints.safe_load import archive_damage, nested_damage, tensor_damage
+from disinr_monai.checkpoints.safe_load import load_plain, tensor_damage
 from disinr_monai.errors import InputError
 from disinr_monai.runtime.distributed import rank, world_size
 from disinr_monai.runtime.files import atomic_path
@@ -204,21 +204,11 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        damage = archive_damage(path)
-        if damage:
-            raise InputError(f"resume: {path} cannot be read ({damage}); start anew")
-        # The files are ours, and numpy's and Python's random states are stored as plain tensors and text.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"resume: {path} cannot be read ({type(error).__name__}); start anew") from None
+    # The files are ours, and numpy's and Python's random states are stored as plain tensors and text.
+    state = load_plain(path, "resume", "start anew", mmap=True)
     if not isinstance(state, dict) or not {"network", "optimizer", "random"} <= state.keys():
         raise InputError(f"resume: {path} was written by another version; start anew")
-    damage = tensor_damage(state["network"]) or next(
-        (found for key, value in state.items() if (found := nested_damage(value, repr(str(key)[:60])))), ""
-    )
+    damage = tensor_damage(state["network"])
     if damage:
         raise InputError(f"resume: {path} cannot be used: {damage}; start anew")
     return state

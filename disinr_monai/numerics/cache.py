@@ -1,4 +1,4 @@
-"""Sparse matrices on disk, so that a geometry is traced once per machine."""
+"""Results on disk, so that what takes long is computed once per machine."""
 
 from __future__ import annotations
 
@@ -8,18 +8,27 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
-import scipy.sparse
+from numpy.typing import NDArray
 
 _MAX_BYTES = 2 * 1024**3
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
+
+Value = TypeVar("Value")
 
 
 def default_cache_dir() -> Path:
-    """``$DISINR_CACHE``, or ``~/.cache/disinr_monai``."""
-    return Path(os.environ.get("DISINR_CACHE") or Path("~/.cache/disinr_monai")).expanduser()
+    """``$DISINR_CACHE``, or ``~/.cache/disinr_monai``.
+
+    Raises:
+        RuntimeError: there is no home folder.
+    """
+    return Path(os.environ.get("DISINR_CACHE") or "~/.cache/disinr_monai").expanduser()
 
 
 def cache_key(**parameters: object) -> str:
@@ -27,56 +36,62 @@ def cache_key(**parameters: object) -> str:
     return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
 
 
-def load_or_build(
-    key: str, build: Callable[[], scipy.sparse.csr_matrix], cache_dir: str | Path | None = None
-) -> scipy.sparse.csr_matrix:
-    """Matrix of ``key`` from ``cache_dir``, or built and stored there.
+@dataclass(frozen=True)
+class DiskCache(Generic[Value]):
+    """Values of one kind, stored as arrays under the hash of all that they depend on.
 
-    A file that is damaged or not ours is rebuilt, a folder that cannot be written means no cache: neither is an error.
-    The oldest files go when the folder holds more than 2 GiB.
+    A file that is damaged or foreign is replaced, and without a writable folder values are computed again: neither is
+    an error. The least recently used files go when the folder holds more than 2 GiB.
+
+    Args:
+        name: folder below :func:`default_cache_dir`; empty for that folder itself.
+        pack: value to arrays by name.
+        unpack: arrays to value; raises ValueError, KeyError or TypeError where they make none.
     """
-    try:
-        path = (Path(cache_dir) if cache_dir is not None else default_cache_dir()) / f"{key}.npz"
-    except RuntimeError:  # No home folder.
-        return build()
-    matrix = _load(path, key)
-    if matrix is None:
-        matrix = build()
-        _store(path, key, matrix)
-    return matrix
+
+    name: str
+    pack: Callable[[Value], Mapping[str, NDArray]]
+    unpack: Callable[[Mapping[str, NDArray]], Value]
+
+    def get(self, key: str, build: Callable[[], Value], cache_dir: str | Path | None = None) -> Value:
+        """Value of ``key`` from the folder (``cache_dir`` or the default), or built and stored there."""
+        try:
+            path = (Path(cache_dir) if cache_dir is not None else default_cache_dir() / self.name) / f"{key}.npz"
+        except RuntimeError:
+            return build()
+        value = self._load(path, key)
+        if value is None:
+            value = build()
+            _store(path, {"key": np.asarray(key), **self.pack(value)})
+        return value
+
+    def _load(self, path: Path, key: str) -> Value | None:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                value = self.unpack(file) if str(file["key"]) == key else None
+        except _UNUSABLE:
+            return None
+        with contextlib.suppress(OSError):
+            path.touch()  # most recently used: pruned last
+        return value
 
 
-def _load(path: Path, key: str) -> scipy.sparse.csr_matrix | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if str(file["key"]) != key:
-                return None
-            parts = (file["data"], file["indices"], file["indptr"])
-            matrix = scipy.sparse.csr_matrix(parts, shape=tuple(file["shape"]), copy=False)
-        matrix.check_format(full_check=True)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return None
-    with contextlib.suppress(OSError):
-        path.touch()  # Most recently used: pruned last.
-    return matrix
-
-
-def _store(path: Path, key: str, matrix: scipy.sparse.csr_matrix) -> None:
+def _store(path: Path, arrays: Mapping[str, NDArray]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Written beside the target and renamed, so that a reader never sees half a file.
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             temporary = Path(file.name)
-            np.savez(file, key=key, data=matrix.data, indices=matrix.indices, indptr=matrix.indptr, shape=matrix.shape)
+            np.savez(file, **arrays)
         temporary.replace(path)
-        prune(path.parent)
+        _prune(path.parent)
     except OSError:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
-def prune(folder: Path) -> None:
+def _prune(folder: Path) -> None:
     files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
     total = 0
     for file in files:

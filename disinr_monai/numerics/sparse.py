@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor, nn
+
+from disinr_monai.numerics.linear_map import LinearMap
 
 
 def _to_torch_csr(matrix: scipy.sparse.csr_matrix, dtype: torch.dtype) -> Tensor:
@@ -39,23 +43,9 @@ class _Pair:
 
 
 def _multiply(matrix: Tensor, dense: Tensor) -> Tensor:
+    dense = dense.contiguous()
     # The vector kernel is up to twice as fast as the matrix kernel with one column.
     return torch.mv(matrix, dense[:, 0])[:, None] if dense.shape[1] == 1 else matrix @ dense
-
-
-class _SparseProduct(torch.autograd.Function):
-    """``matrix @ dense``; the gradient is ``transpose @ gradient``. Both matrices are constants."""
-
-    @staticmethod
-    def forward(ctx, matrix: Tensor, transpose: Tensor, dense: Tensor) -> Tensor:
-        ctx.matrices = (matrix, transpose)
-        return _multiply(matrix, dense)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        matrix, transpose = ctx.matrices
-        # The gradient is itself a product of the same kind, so second derivatives (MAML) work too.
-        return None, None, _SparseProduct.apply(transpose, matrix, gradient.contiguous())
 
 
 class SparseMatrix(nn.Module):
@@ -127,14 +117,13 @@ class SparseMatrix(nn.Module):
     def dtype(self) -> torch.dtype:
         return self._pair.matrix.dtype
 
-    @property
-    def n_nonzero(self) -> int:
-        return self._pair.matrix.values().numel()
-
     def forward(self, dense: Tensor) -> Tensor:
         """``(n, k)`` to ``(m, k)``."""
-        return _SparseProduct.apply(self._pair.matrix, self._pair.transpose, dense)
+        return LinearMap.apply(dense, *self._products())
 
     def transposed(self, dense: Tensor) -> Tensor:
         """``(m, k)`` to ``(n, k)``."""
-        return _SparseProduct.apply(self._pair.transpose, self._pair.matrix, dense)
+        return LinearMap.apply(dense, *reversed(self._products()))
+
+    def _products(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        return partial(_multiply, self._pair.matrix), partial(_multiply, self._pair.transpose)

@@ -1,5 +1,6 @@
 """Forward models: image to measurement."""
 
+from disinr_monai.operators.composition import PerFrame
 from disinr_monai.operators.fourier import MultiCoilFourier, fft2c, ifft2c
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.non_cartesian import NonCartesianFourier
@@ -17,6 +18,7 @@ __all__ = [
     "NonCartesianFourier",
     "PETProjection",
     "ParallelBeam",
+    "PerFrame",
     "Samples",
     "fft2c",
     "ifft2c",

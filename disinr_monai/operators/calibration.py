@@ -49,6 +49,11 @@ def _centred_run(line: NDArray[np.bool_]) -> int:
     return size
 
 
+def middle(n: int, size: int) -> slice:
+    """The ``size`` samples in the middle of an axis of ``n`` (zero frequency at ``n // 2``)."""
+    return slice(n // 2 - size // 2, n // 2 - size // 2 + size)
+
+
 def dense_radius(trajectory: NDArray) -> int:
     """Largest radius up to which a trajectory leaves hardly a cell of k-space out (at most a tenth of a ring).
 

@@ -1,26 +1,16 @@
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-
-class Part(NamedTuple):
-    """A part of a measurement that depends on few points of the image (:meth:`LinearOperator.draw`).
-
-    Attributes:
-        at: takes the ``n`` points ``(D, n)`` that the part depends on out of the voxel centres ``(D, *S)``.
-        operator: image values ``(C, n)`` there to the part.
-        select: takes the part out of the measurement (or out of its weights).
-    """
-
-    at: Callable[[Tensor], Tensor]
-    operator: LinearOperator
-    select: Callable[[Tensor], Tensor]
+from disinr_monai.operators.noise import CompositionNoise, Noise
+from disinr_monai.operators.partition import Partition
 
 
 class LinearOperator(nn.Module, ABC):
@@ -32,7 +22,9 @@ class LinearOperator(nn.Module, ABC):
 
     .. math:: \langle A x, y \rangle = \mathrm{Re} \sum_i \overline{(Ax)_i}\, y_i = \langle x, A^H y \rangle .
 
-    An operator knows geometry and physics only: no noise, no solver, no network, no file.
+    ``A @ B`` is the operator that applies ``B`` first. How a measurement is divided for validation and what its noise
+    amounts to is asked of :attr:`partition` and :attr:`noise`; both work for every operator, and a family that knows
+    better names its own classes in ``partition_type`` and ``noise_type``.
 
     Args:
         domain_shape: shape of one image, channels first.
@@ -42,8 +34,8 @@ class LinearOperator(nn.Module, ABC):
     # True where no entry of A is negative (tomography): A^T W A 1 is then a diagonal that majorises A^T W A.
     is_additive = False
 
-    # What a scan leaves out: "samples" of it anywhere, "lines" of k-space, "readouts" of a trajectory or "views".
-    gaps = "samples"
+    partition_type: type[Partition] = Partition
+    noise_type: type[Noise] = Noise
 
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -76,77 +68,6 @@ class LinearOperator(nn.Module, ABC):
         """How many numbers one scan really measures (all of ``range_shape`` by default)."""
         return math.prod(self.range_shape)
 
-    def hold_out(self, fraction: float, generator: torch.Generator) -> Tensor:
-        """Boolean mask over ``range_shape`` of the samples to withhold from a fit.
-
-        Args:
-            fraction: share of the measured samples, between 0 and 1.
-            generator: random generator on the CPU.
-        """
-        return torch.rand(self.range_shape, generator=generator) < fraction
-
-    # Whether what `withhold` takes says as much of every frequency of the image as what it leaves: a projection does, a
-    # line beside the centre of k-space does not.
-    withheld_is_typical = False
-
-    def withhold(self, fraction: float, generator: torch.Generator) -> Tensor:
-        """As :meth:`hold_out`, but of whole projections or lines: gaps of the kind that the scan itself has."""
-        return self.hold_out(fraction, generator)
-
-    def restrict(self, keep: Tensor) -> Restriction:
-        """The operator of a part of the measurement, and the function that takes this part out of one.
-
-        Args:
-            keep: boolean mask over ``range_shape``; what it leaves out has no influence on the part.
-        """
-        return Masked(self, keep), lambda values: values * keep.to(values.device)
-
-    def draw(self, generator: torch.Generator | None = None, among: Tensor | None = None) -> Part | None:
-        """A random part of the measurement for one step of a fit; None (default) if each depends on the whole image.
-
-        Args:
-            generator: random generator on the CPU; PyTorch's own by default.
-            among: boolean mask over ``range_shape``; what it leaves out is not drawn.
-        """
-        return None
-
-    def subsets(self, size: int) -> list[Restriction]:
-        """Parts of the measurement, each about ``size`` projections and alike in what it sees; [all] by default."""
-        return [(self, lambda values: values)]
-
-    def split(self, index: int, generator: torch.Generator) -> Tensor:
-        """Boolean mask over ``range_shape``: the part of a scan to reconstruct from when the rest is to be predicted.
-
-        Args:
-            index: number of the split; operators may have a fixed series of them.
-            generator: random generator on the CPU.
-        """
-        return ~self.hold_out(0.3, generator)
-
-    def residual_image(self, residual: Tensor, weights: Tensor | None = None) -> Tensor:
-        """A measurement residual as an image ``domain_shape``, in about its units (the adjoint by default)."""
-        return self.adjoint(residual if weights is None else residual * weights)
-
-    def residual_energy(self, residual: Tensor, weights: Tensor | None = None) -> Tensor:
-        r"""Squared size of a residual, about the mean squared error of the image that it comes from."""
-        size = (residual * residual.conj()).real
-        return (size if weights is None else size * weights).sum() / self.n_measured
-
-    def noise_energy(self, variance: Tensor | None, weights: Tensor | None = None) -> float:
-        """Expected :meth:`residual_energy` of noise with this variance (of the samples, or one for all)."""
-        if variance is None:
-            return 0.0
-        size = torch.as_tensor(variance).expand(self.range_shape)
-        return float((size if weights is None else size * weights).mean())
-
-    def noise_variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Variance of the noise as the measurement shows it, one number or one a sample (0 if it cannot tell)."""
-        return torch.zeros((), device=measurement.device)
-
-    def noise_image(self, variance: Tensor) -> Tensor:
-        """Rough standard deviation of the noise in each pixel of the image, ``(1, *S)``."""
-        return torch.sqrt(variance).expand(1, *self.domain_shape[1:])
-
     def undersampling(self) -> float:
         """One number of order 1 that says how little was measured."""
         return math.prod(self.domain_shape[1:]) / max(self.n_measured, 1)
@@ -157,16 +78,40 @@ class LinearOperator(nn.Module, ABC):
 
     def norm_squared(self, n_iterations: int = 20) -> float:
         r"""Largest eigenvalue of :math:`A^H A` by power iteration from a fixed start (deterministic)."""
-        buffer = next(self.buffers(), torch.zeros(()))
+        like = next((b for b in self.buffers() if b.is_floating_point() or b.is_complex()), torch.zeros(()))
         generator = torch.Generator().manual_seed(0)
-        dtype = buffer.dtype.to_real() if buffer.is_complex() else buffer.dtype
-        x = torch.randn(self.domain_shape, generator=generator).to(buffer.device, dtype)
+        x = torch.randn(self.domain_shape, generator=generator).to(like.device, like.dtype.to_real())
         value = torch.zeros(())
         with torch.no_grad():
             for _ in range(n_iterations):
                 x = self.gram(x / torch.linalg.vector_norm(x))
                 value = torch.linalg.vector_norm(x)
         return float(value)
+
+    @property
+    def partition(self) -> Partition:
+        """Parts of the measurement: held-out samples, subsets, and the operators that explain them."""
+        return self.partition_type(self)
+
+    @property
+    def noise(self) -> Noise:
+        """Statistics of noise and residuals, in the measurement and in the image."""
+        return self.noise_type(self)
+
+    def masked(self, keep: Tensor) -> LinearOperator:
+        """The operator with the samples outside the boolean mask ``keep`` over ``range_shape`` set to 0."""
+        return Masked(self, keep)
+
+    def __matmul__(self, inner: LinearOperator) -> LinearOperator:
+        return Composition(self, inner)
+
+    def _with(self, **values: Any) -> Self:
+        """A shallow copy with other buffers, modules or attributes; all else is shared."""
+        other = copy.copy(self)
+        other._buffers, other._modules = dict(self._buffers), dict(self._modules)
+        for name, value in values.items():
+            setattr(other, name, value)
+        return other
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LinearOperator:
         # `nn.Module.to(torch.float64)` would cast complex buffers to real ones, and `double()` would leave them.
@@ -205,14 +150,73 @@ class Masked(LinearOperator):
         self.register_buffer("keep", keep.clone(), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
+        self._check_domain(image)
         return self.operator(image) * self.keep
 
     def adjoint(self, measurement: Tensor) -> Tensor:
+        self._check_range(measurement)
         return self.operator.adjoint(measurement * self.keep)
 
     @property
     def n_measured(self) -> int:
         return max(int(self.keep.sum()), 1)
 
+    def masked(self, keep: Tensor) -> Masked:
+        return Masked(self.operator, self.keep & keep.to(self.keep.device))
 
-Restriction = tuple[LinearOperator, Callable[[Tensor], Tensor]]
+
+class Composition(LinearOperator):
+    r"""Two operators after each other, ``outer @ inner``: :math:`y = A\,(B\, x)`.
+
+    The measurement is that of ``outer``, which therefore says how it is preconditioned and divided.
+
+    Args:
+        outer: :math:`A`.
+        inner: :math:`B`.
+
+    Raises:
+        ValueError: a measurement of ``inner`` is no image of ``outer``.
+    """
+
+    noise_type = CompositionNoise
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        names = f"{type(outer).__name__} @ {type(inner).__name__}"
+        if inner.range_shape != outer.domain_shape:
+            raise ValueError(
+                f"{names}: the first takes images of shape {outer.domain_shape}, "
+                f"the second must give them, found {inner.range_shape}"
+            )
+        super().__init__(inner.domain_shape, outer.range_shape)
+        self.outer, self.inner = outer, inner
+        self.is_additive = outer.is_additive and inner.is_additive
+
+    def forward(self, image: Tensor) -> Tensor:
+        self._check_domain(image)
+        return self.outer(self.inner(image))
+
+    def adjoint(self, measurement: Tensor) -> Tensor:
+        self._check_range(measurement)
+        return self.inner.adjoint(self.outer.adjoint(measurement))
+
+    def gram(self, image: Tensor, weights: Tensor | None = None) -> Tensor:
+        return self.inner.adjoint(self.outer.gram(self.inner(image), weights))
+
+    def precondition(self, residual: Tensor) -> Tensor:
+        return self.outer.precondition(residual)
+
+    def direct_inverse(self, measurement: Tensor) -> Tensor:
+        """The one-step reconstructions of both, the outer one's first."""
+        self._check_range(measurement)
+        return self.inner.direct_inverse(self.outer.direct_inverse(measurement))
+
+    @property
+    def n_measured(self) -> int:
+        return self.outer.n_measured
+
+    def undersampling(self) -> float:
+        return self.outer.undersampling()
+
+    @property
+    def partition(self) -> Partition:
+        return self.outer.partition.after(self.inner)

@@ -1,22 +1,19 @@
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from disinr_monai.numerics.linear_map import LinearMap
 from disinr_monai.operators.calibration import dense_radius
-from disinr_monai.operators.linear_operator import LinearOperator, Restriction
+from disinr_monai.operators.linear_operator import LinearOperator
+from disinr_monai.operators.noise import TrajectoryNoise
 from disinr_monai.operators.nufft import NUFFT
-
-# Fewer readouts than this are too few to withhold whole ones (a spiral of one or two interleaves).
-_FEW = 4
+from disinr_monai.operators.partition import ReadoutPartition
 
 
 class NonCartesianFourier(LinearOperator):
@@ -41,7 +38,7 @@ class NonCartesianFourier(LinearOperator):
         ValueError: wrong shapes, a real-valued map, or positions that are not finite or outside the range.
     """
 
-    gaps = "readouts"
+    partition_type, noise_type = ReadoutPartition, TrajectoryNoise
 
     def __init__(
         self, coil_sensitivity_maps: Tensor, trajectory: Tensor | NDArray, density: Tensor | NDArray | None = None
@@ -89,12 +86,12 @@ class NonCartesianFourier(LinearOperator):
     def forward(self, image: Tensor) -> Tensor:
         """Real image ``(..., 2, H, W)`` to complex samples ``(..., n_coils, n_readouts, n_samples)``."""
         self._check_domain(image)
-        return _Linear.apply(image, self._forward, self._adjoint)
+        return LinearMap.apply(image, self._forward, self._adjoint)
 
     def adjoint(self, measurement: Tensor) -> Tensor:
         """Complex samples ``(..., n_coils, n_readouts, n_samples)`` to the coil-combined image ``(..., 2, H, W)``."""
         self._check_range(measurement)
-        return _Linear.apply(measurement, self._adjoint, self._forward)
+        return LinearMap.apply(measurement, self._adjoint, self._forward)
 
     def _forward(self, image: Tensor) -> Tensor:
         x = torch.complex(image[..., 0, :, :], image[..., 1, :, :]).unsqueeze(-3) * self.maps
@@ -122,7 +119,7 @@ class NonCartesianFourier(LinearOperator):
             return super().gram(image, weights)
         self._check_domain(image)
         x = torch.complex(image[..., 0, :, :], image[..., 1, :, :]).unsqueeze(-3) * self.maps
-        x = _Linear.apply(x, self._convolve, self._convolve)
+        x = LinearMap.apply(x, self._convolve, self._convolve)
         x = (x * self.maps.conj()).sum(-3)
         return torch.stack((x.real, x.imag), dim=-3)
 
@@ -165,61 +162,15 @@ class NonCartesianFourier(LinearOperator):
     def _n_cells(self) -> float:
         return float(self.root_density.square().sum())
 
-    def hold_out(self, fraction: float, generator: torch.Generator) -> Tensor:
-        """Withhold whole readouts (at least one), or samples outside the dense centre if there are only few."""
-        n_readouts = self.range_shape[1]
-        measured = self.root_density.cpu() > 0
-        if n_readouts >= _FEW:
-            held = torch.zeros(n_readouts, dtype=torch.bool)
-            n_held = min(max(round(fraction * n_readouts), 1), n_readouts - 1)
-            held[torch.randperm(n_readouts, generator=generator)[:n_held]] = True
-            held = held[:, None] & measured
-        else:
-            outside = torch.from_numpy(np.linalg.norm(self.trajectory, axis=-1) > dense_radius(self.trajectory))
-            held = (torch.rand(measured.shape, generator=generator) < fraction) & measured & outside
-        return held.expand(self.range_shape)
-
-    def split(self, index: int, generator: torch.Generator) -> Tensor:
-        """Hold out whole readouts: a random 15 to 45 %, or every second one."""
-        n_readouts = self.range_shape[1]
-        if n_readouts >= _FEW and torch.rand((), generator=generator) < 0.4:
-            keep = torch.ones(self.range_shape[1:], dtype=torch.bool)
-            keep[int(torch.randint(2, (), generator=generator)) :: 2] = False
-            return keep.expand(self.range_shape)
-        return ~self.hold_out(0.15 + 0.3 * float(torch.rand((), generator=generator)), generator)
-
-    def restrict(self, keep: Tensor) -> Restriction:
-        """The same coils with the samples that are kept in the first coil; readouts without any are left out."""
-        keep = keep.expand(self.range_shape)[0].to(self.root_density.device)
-        readouts = torch.nonzero(keep.any(-1)).flatten()
-        part = copy.copy(self)  # shares the maps
-        part._buffers, part._modules = dict(self._buffers), dict(self._modules)
-        part.range_shape = (self.range_shape[0], len(readouts), self.range_shape[2])
-        kept = keep[readouts].to(self.root_density)
-        part._buffers["root_density"] = self.root_density[readouts] * kept
+    def with_readouts(self, readouts: Tensor, kept: Tensor) -> NonCartesianFourier:
+        """The same coils (shared) with some readouts, and of these the samples where ``kept`` is 1."""
+        n_coils, _, n_samples = self.range_shape
+        part = self._with(
+            range_shape=(n_coils, len(readouts), n_samples), root_density=self.root_density[readouts] * kept
+        )
         part._set_trajectory(self.trajectory[readouts.cpu().numpy()])
         part.nufft.to(self.root_density.device, self.root_density.dtype)
-        return part, lambda values: values[..., readouts, :] * kept
-
-    def noise_variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
-        """From the outermost twelfth of k-space, where there is hardly any signal (median of the power)."""
-        reach = (np.abs(self.trajectory) / (np.array(self.domain_shape[1:]) / 2)).max(-1)
-        outer = torch.from_numpy(reach > 1 - 1 / 12).to(measurement.device) & (self.root_density > 0)
-        density = self.root_density.square()
-        power = measurement[:, outer].abs().square() / density[outer]
-        return density * (power.median() / math.log(2) if power.numel() else 0)
-
-    def noise_energy(self, variance: Tensor | None, weights: Tensor | None = None) -> float:
-        """Expected :meth:`residual_energy` of noise with this variance."""
-        if variance is None:
-            return 0.0
-        size = torch.as_tensor(variance).expand(self.range_shape)
-        return float((size if weights is None else size * weights).sum()) / self.n_measured
-
-    def noise_image(self, variance: Tensor) -> Tensor:
-        """Root of the mean variance of the measured cells, the same in every pixel."""
-        density = self.root_density.square()
-        return ((variance * density).sum() / density.sum().clamp(min=1e-12)).sqrt().expand(1, *self.domain_shape[1:])
+        return part
 
     def undersampling(self) -> float:
         """A quarter of the acceleration, all cells of k-space over those measured."""
@@ -231,16 +182,3 @@ class NonCartesianFourier(LinearOperator):
         taper = torch.from_numpy(np.cos(np.pi / 2 * np.minimum(radius, 1)) ** 2).to(self.root_density)
         real, imaginary = self.adjoint(measurement * taper)
         return torch.polar(torch.ones_like(real), torch.complex(real, imaginary).angle())
-
-
-class _Linear(torch.autograd.Function):
-    """A linear map whose gradient is its adjoint."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, apply: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]):
-        ctx.maps = (adjoint, apply)
-        return apply(values)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor):
-        return _Linear.apply(gradient, *ctx.maps), None, None

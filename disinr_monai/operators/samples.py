@@ -6,13 +6,39 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from disinr_monai.operators.linear_operator import LinearOperator, Part
+from disinr_monai.operators.linear_operator import LinearOperator
+from disinr_monai.operators.partition import Part, Partition
+
+
+class SamplesPartition(Partition):
+    """Of voxels that are measured themselves: any of them can be drawn."""
+
+    def draw(self, generator: torch.Generator | None = None, among: Tensor | None = None) -> Part | None:
+        """Voxels one by one from equal stretches of the list of measured ones: spread evenly, and in memory order."""
+        if self.inner is not None:
+            return None
+        operator = self.operator
+        chosen = None if among is None else among[0].nonzero().flatten().cpu()
+        n_measured = operator.range_shape[1] if chosen is None else len(chosen)
+        n_drawn = min(operator.n_drawn, n_measured)
+        places = (torch.arange(n_drawn, dtype=torch.float64) + torch.rand(n_drawn, generator=generator).double()) * (
+            n_measured / n_drawn
+        )
+        places = places.long().clamp_(max=n_measured - 1)
+        places = (places if chosen is None else chosen[places]).to(operator._anchor.device)
+        pixels = places if operator.pixels is None else operator.pixels[places]
+        return Part(
+            lambda points: points.as_subclass(Tensor).flatten(1)[:, pixels],
+            Identity((operator.domain_shape[0], n_drawn)).to(pixels.device),
+            lambda values: values[..., places],
+        )
 
 
 class Samples(LinearOperator):
     r"""Some voxels of the image are measured themselves, :math:`y = x_I`: volume fitting.
 
-    A fit can go through them in random parts (:meth:`draw`), so that its time and memory do not grow with the volume.
+    A fit can go through them in random parts (:meth:`SamplesPartition.draw`), so that its time and memory do
+    not grow with the volume.
 
     Args:
         shape: image shape ``(C, *S)``.
@@ -22,6 +48,8 @@ class Samples(LinearOperator):
     Raises:
         ValueError: no voxel.
     """
+
+    partition_type = SamplesPartition
 
     def __init__(self, shape: tuple[int, ...], pixels: Tensor | None = None, n_drawn: int = 2**14) -> None:
         n_pixels = math.prod(shape[1:])
@@ -64,24 +92,6 @@ class Samples(LinearOperator):
     def norm_squared(self, n_iterations: int = 20) -> float:
         """1: every voxel is measured once or not at all."""
         return 1.0
-
-    def draw(self, generator: torch.Generator | None = None, among: Tensor | None = None) -> Part:
-        """Voxels one by one from equal stretches of the list of measured ones: spread evenly, and in memory order."""
-        chosen = None if among is None else among[0].nonzero().flatten().cpu()
-        n_measured = self.range_shape[1] if chosen is None else len(chosen)
-        n_drawn = min(self.n_drawn, n_measured)
-        places = (torch.arange(n_drawn, dtype=torch.float64) + torch.rand(n_drawn, generator=generator).double()) * (
-            n_measured / n_drawn
-        )
-        places = places.long().clamp_(max=n_measured - 1)
-        places = (places if chosen is None else chosen[places]).to(self._anchor.device)
-        pixels = places if self.pixels is None else self.pixels[places]
-        identity = Identity((self.domain_shape[0], n_drawn)).to(pixels.device)
-        return Part(
-            lambda points: points.as_subclass(Tensor).flatten(1)[:, pixels],
-            identity,
-            lambda values: values[..., places],
-        )
 
     def _nearest(self) -> Tensor:
         missing = torch.ones(math.prod(self.domain_shape[1:]), dtype=torch.bool)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import disinr_monai
 from disinr_monai.data.readers.dicom import read_dicom_header
 from disinr_monai.errors import InputError
+from disinr_monai.output.orientation import radiological
 from disinr_monai.runtime.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class DicomWriter:
         """
         volume = np.asarray(image, dtype=np.float64)
         volume = volume[..., None] if volume.ndim == 2 else volume
-        volume, affine = _upright(volume, np.asarray(case["affine"], dtype=float))
+        volume, affine = radiological(volume, np.asarray(case["affine"], dtype=float), n_axes=2)  # as viewers show it
         orientation, spacing = _plane_geometry(affine, case["name"])
         stored, slope, intercept = _quantise(volume, self.modality, case["name"])
         path = case.get("path", "")
@@ -215,25 +216,6 @@ def _refer(dataset: Any, source: Any) -> None:
     reference = Dataset()
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
     dataset.SourceImageSequence = [reference]
-
-
-def _upright(volume: NDArray, affine: NDArray) -> tuple[NDArray, NDArray]:
-    """Turn the plane of the first two axes as it is looked at: rows towards posterior or feet, columns towards left.
-
-    Viewers show the stored rows and columns as they are.
-    """
-    from nibabel.orientations import io_orientation
-
-    world, sign = io_orientation(affine)[:2].T.astype(int)
-    affine = affine.copy()
-    if world[0] < world[1]:  # the lower of R, A, S runs along the columns
-        volume, affine[:, [0, 1]], sign = volume.swapaxes(0, 1), affine[:, [1, 0]], sign[::-1]
-    for axis in (0, 1):
-        if sign[axis] > 0:
-            affine[:, 3] += affine[:, axis] * (volume.shape[axis] - 1)
-            affine[:, axis] *= -1
-            volume = np.flip(volume, axis)
-    return volume, affine
 
 
 def _plane_geometry(affine: NDArray, name: str) -> tuple[NDArray, NDArray]:

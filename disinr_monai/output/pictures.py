@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from disinr_monai.output.orientation import radiological
 from disinr_monai.runtime.files import atomic_path
 
 
@@ -56,46 +57,28 @@ def save_panels(
 
 
 def _plane(image: Tensor, affine: np.ndarray | None) -> np.ndarray:
-    """A display image as a radiologist looks at it: anterior or head up, patient's right left.
+    """A display image in radiological orientation; of a volume its three middle planes, one below the other, in mm.
 
-    A volume is shown by its three middle planes, one below the other, in millimetres. Without an affine the array is
-    shown as it is stored.
+    Without an affine a slice is shown as it is stored, and the last axis of a volume is taken to point to the head.
     """
     array = np.asarray(image.detach().cpu().float())[0]
-    return _slice(array, affine) if array.ndim == 2 else _three_planes(array, affine)
+    if array.ndim == 3:
+        return _three_planes(*radiological(array, np.eye(4) if affine is None else affine))
+    return array if affine is None else radiological(array, affine)[0]
 
 
-def _slice(array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
-    if affine is None:
-        return array
-    from nibabel.orientations import io_orientation
-
-    world, sign = io_orientation(affine)[:2].T.astype(int)  # which patient axis (R, A, S) each array axis follows
-    if world[0] < world[1]:  # the lower one (R before A before S) runs along the picture's columns
-        array, world, sign = array.T, world[::-1], sign[::-1]
-    if sign[0] > 0:  # rows: towards anterior or the head is up
-        array = array[::-1]
-    if sign[1] > 0:  # columns: towards the patient's right (or anterior) is left
-        array = array[:, ::-1]
-    return array
-
-
-def _three_planes(array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
+def _three_planes(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """The middle axial, coronal and sagittal plane, with square pixels of the smallest voxel side, on a grey ground."""
-    from nibabel.orientations import io_orientation
     from scipy.ndimage import zoom
 
-    geometry = np.eye(4) if affine is None else affine
-    spacing = np.linalg.norm(geometry[:3, :3], axis=0)
-    across = np.argsort(io_orientation(geometry)[:, 0])[::-1]  # array axes along S (axial), A (coronal), R (sagittal)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     planes = []
-    for axis in across:
+    for axis in range(3):
+        plane = np.take(volume, volume.shape[axis] // 2, axis=axis)
+        plane = plane if axis == 0 else plane[::-1]  # seen from the front and the side the head is up
         rest = [other for other in range(3) if other != axis]
-        plane = np.take(array, array.shape[axis] // 2, axis=axis)
-        factors = [min(spacing[a] / spacing.min(), 4096 / array.shape[a]) for a in rest]
-        plane = zoom(plane, factors, order=1, grid_mode=True, mode="nearest")
-        # Without an affine the last array axis is taken to point to the head.
-        planes.append(_slice(plane, geometry[:, [*rest, axis, 3]]))
+        factors = [min(spacing[a] / spacing.min(), 4096 / volume.shape[a]) for a in rest]
+        planes.append(zoom(plane, factors, order=1, grid_mode=True, mode="nearest"))
     width = max(plane.shape[1] for plane in planes)
     gap = max(width // 64, 2)
     ground = np.full((sum(plane.shape[0] for plane in planes) + gap * 2, width), 0.25, dtype=np.float32)

@@ -13,7 +13,6 @@ from torch import Tensor
 from disinr_monai.errors import InputError
 from disinr_monai.modality import Modality
 from disinr_monai.output.dicom import DicomWriter
-from disinr_monai.output.metrics import to_display
 from disinr_monai.output.pictures import save_panels
 from disinr_monai.runtime.files import atomic_path, prepare_output_dir, staged_folder
 
@@ -23,8 +22,7 @@ class CaseWriter:
 
     Args:
         output_dir: folder of the results.
-        modality: how images are shown; ``facts`` are its facts.
-        facts: see ``modality``.
+        modality: how images are shown and saved.
         save_complex: also the complex image of MRI, ``NAME_recon_complex.nii.gz``.
         save_numpy: also ``NAME_recon.npy``, float32 in the array order of the NIfTI (``NAME_recon_complex.npy`` with
             ``save_complex``).
@@ -34,13 +32,12 @@ class CaseWriter:
     def __init__(
         self,
         output_dir: Path,
-        modality: str,
-        facts: Modality,
+        modality: Modality,
         save_complex: bool = False,
         save_numpy: bool = False,
         dicom: DicomWriter | None = None,
     ) -> None:
-        self.output_dir, self.modality, self.facts = output_dir, modality, facts
+        self.output_dir, self.facts = output_dir, modality
         self.save_complex, self.save_numpy, self.dicom = save_complex, save_numpy, dicom
 
     def physical(self, case: Mapping[str, Any], image: Tensor) -> np.ndarray:
@@ -95,7 +92,7 @@ class CaseWriter:
             save_panels(
                 folder / f"{name}_recon.png",
                 panels,
-                None if reference is None else to_display(reference, self.modality),
+                None if reference is None else self.facts.display(reference.float(), 1.0),
                 view_affine(case),
                 self.facts.white,
             )

@@ -131,7 +131,7 @@ class LearnedPrior(nn.Module):
         initial = self.initial.solve(scan)
         weaker = self.weaker.solve(scan, initial)
         residual = self.tempered(scan).residual_image(initial)
-        noise = scan.operator.noise_image(scan.noise_variance())
+        noise = scan.operator.noise.image(scan.noise_variance())
         phase = scan.operator.phase_reference(scan.measurement) if self.channels == 2 else None
         gain = 1.0
         if self.normalise:

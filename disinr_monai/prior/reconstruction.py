@@ -38,10 +38,10 @@ class LearnedReconstruction(CaseInferer):
         tolerance: how much worse, relatively, the learned image may predict them.
         tv_candidates: weights of the other classical images, in units of the initial one's.
         tv_iterations: their iterations, from the initial image.
-        tv_fraction_by_gap: by what the scan leaves out (``operator.gaps``), a fixed fraction of cross-validated total
-            variation in the result, in the place of a choice between the two. Where gaps are two-dimensional, held-out
-            samples judge the learned image too kindly. On pre-training subjects it was level with total variation there
-            (samples; their mean 0.3 dB better), or up to 6 dB worse (readouts).
+        tv_fraction_by_gap: by what the scan leaves out (``partition.gaps`` of its operator), a fixed fraction of
+            cross-validated total variation in the result, in the place of a choice between the two. Where gaps are
+            two-dimensional, held-out samples judge the learned image too kindly. On pre-training subjects it was level
+            with total variation there (samples; their mean 0.3 dB better), or up to 6 dB worse (readouts).
         amp: network in bfloat16; None: where the device is faster with it.
         seed: of the held-out samples.
 
@@ -93,7 +93,7 @@ class LearnedReconstruction(CaseInferer):
             return learned
         best = min(errors, key=lambda k: errors[k] if k else float("inf"))
         entry = {"iteration": 1, "held_out": errors[0.0], "held_out_classical": errors[best]}
-        fraction = self.tv_fraction_by_gap.get(scan.operator.gaps)
+        fraction = self.tv_fraction_by_gap.get(scan.operator.partition.gaps)
         if fraction is not None:
             self.history.append({**entry, "classical_share": fraction, "fallback": float(fraction >= 1)})
             logger.info("%.3g of the result is total variation with %.3g of its usual weight", fraction, best)
@@ -143,7 +143,7 @@ class LearnedReconstruction(CaseInferer):
             That number for the learned image (key 0) and for total variation by its fraction of the initial weight.
         """
         generator = torch.Generator().manual_seed(self.seed)
-        held_out = scan.operator.withhold(self.holdout, generator).to(scan.measurement.device)
+        held_out = scan.operator.partition.held_out_blocks(self.holdout, generator).to(scan.measurement.device)
         kept, tempered = scan.restrict(~held_out), prior.tempered(scan)
         inputs = pool.submit(prior.inputs, kept).result()
         initial = prior.initial_image(inputs)
@@ -155,6 +155,6 @@ class LearnedReconstruction(CaseInferer):
         errors = {}
         for key, image in images.items():
             errors[key] = float(test.residual_energy(image))
-            if not scan.operator.withheld_is_typical:
+            if not scan.operator.partition.is_typical:
                 errors[key] += max(float(train.residual_energy(image)) - noise, 0.0)
         return errors

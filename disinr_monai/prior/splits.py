@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,10 @@ from monai.transforms import RandomizableTransform, Transform
 from torch import Tensor
 
 from disinr_monai.errors import InputError
-from disinr_monai.numerics.cache import default_cache_dir, prune
+from disinr_monai.numerics.cache import DiskCache
 from disinr_monai.operators import LinearOperator
 from disinr_monai.prior.domain import characterise, include
 from disinr_monai.prior.learned_prior import LearnedPrior, PriorInputs
-from disinr_monai.runtime.files import atomic_path
 from disinr_monai.runtime.names import case_seed
 from disinr_monai.scan import Scan
 
@@ -79,17 +76,14 @@ class SplitScan(Transform):
         for i in range(self.n_splits):
             generator = torch.Generator().manual_seed(case_seed(self.seed, f"{case['name']}/split{i}"))
             # From case to case another kind comes first, so that all kinds are there even with few splits.
-            keep = case["scan"].operator.split((i + case["index"]) % 4, generator)
+            keep = case["scan"].operator.partition.training_split((i + case["index"]) % 4, generator)
             result["splits"].append(self._split(case["scan"], keep))
         return result
 
     def _split(self, scan: Scan, keep: Tensor) -> dict[str, Any]:
         prior, kept = self.prior, scan.restrict(keep)
         key = _digest(prior.settings(), scan.operator, keep, kept.measurement, kept.weights)
-        inputs = _load(key)
-        if inputs is None:
-            inputs = prior.inputs(kept)
-            _store(key, inputs)
+        inputs = _ON_DISK.get(key, lambda: prior.inputs(kept))
         initial = prior.initial_image(inputs)
         include(prior.domain, characterise(kept, initial, prior.initial.weight_power))
         split = {"inputs": inputs, "keep": keep[:1].clone() if keep.stride(0) == 0 else keep}
@@ -138,26 +132,14 @@ def _digest(settings: dict, operator: LinearOperator, keep: Tensor, *tensors: Te
     return digest.hexdigest()
 
 
-def _path(key: str) -> Path:
-    return default_cache_dir() / "prior" / f"{key}.npz"
-
-
-def _load(key: str) -> PriorInputs | None:
-    try:
-        with np.load(_path(key), allow_pickle=False) as file:
-            phase = torch.from_numpy(file["phase"]) if "phase" in file else None
-            return PriorInputs(torch.from_numpy(file["features"]), float(file["gain"]), phase)
-    except (OSError, ValueError, KeyError, RuntimeError):
-        return None
-
-
-def _store(key: str, inputs: PriorInputs) -> None:
+def _pack(inputs: PriorInputs) -> dict[str, np.ndarray]:
     arrays = {"features": inputs.features.cpu().numpy(), "gain": np.float64(inputs.gain)}
-    if inputs.phase is not None:
-        arrays["phase"] = inputs.phase.cpu().numpy()
-    path = _path(key)
-    with contextlib.suppress(OSError, InputError):  # a cache that cannot be written is no cache
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            np.savez(temporary, **arrays)
-        prune(path.parent)
+    return arrays if inputs.phase is None else {**arrays, "phase": inputs.phase.cpu().numpy()}
+
+
+def _unpack(arrays: Mapping[str, np.ndarray]) -> PriorInputs:
+    phase = torch.from_numpy(arrays["phase"]) if "phase" in arrays else None
+    return PriorInputs(torch.from_numpy(arrays["features"]), float(arrays["gain"]), phase)
+
+
+_ON_DISK = DiskCache("prior", _pack, _unpack)

@@ -35,14 +35,11 @@ def local_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def start_distributed(timeout_minutes: float = 30.0) -> tuple[int, int]:
+def start_distributed(timeout_minutes: float = 30.0) -> None:
     """Join the process group that ``torchrun`` describes: NCCL between CUDA devices, gloo between CPUs.
 
     Args:
         timeout_minutes: how long a process waits for the others before it ends with an error.
-
-    Returns:
-        Rank of this process and number of processes.
 
     Raises:
         InputError: not started by ``torchrun``.
@@ -57,20 +54,19 @@ def start_distributed(timeout_minutes: float = 30.0) -> tuple[int, int]:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=datetime.timedelta(minutes=float(timeout_minutes)))
-    return dist.get_rank(), dist.get_world_size()
 
 
-def shard(cases: Sequence[dict[str, Any]], rank: int, world_size: int) -> list[dict[str, Any]]:
-    """The cases of one process: every ``world_size``-th, beginning with ``rank``. They keep their ``index``.
+def shard(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cases of this process: of ``n`` processes every ``n``-th, from its rank on. They keep their ``index``.
 
     Raises:
         InputError: more processes than cases.
     """
-    if world_size > len(cases):
+    if world_size() > len(cases):
         raise InputError(
-            f"dataset_dir: expected at least one scan per process, found {len(cases)} for {world_size}; start fewer"
+            f"dataset_dir: expected at least one scan per process, found {len(cases)} for {world_size()}; start fewer"
         )
-    return list(cases[rank::world_size])
+    return list(cases[rank() :: world_size()])
 
 
 def own_index(index: int) -> int:

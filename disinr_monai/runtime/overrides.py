@@ -191,7 +191,7 @@ def training_settings() -> dict[str, Any]:
     free |= {"tracking_uri", "experiment_name", "run_name", "anonymize", "names", "report", "subjects_on_disk"}
     free |= {"_desc_"}
     # How many processes share the work changes nothing; what a step sees (batch_size) stands in the settings itself.
-    free |= {"rank", "world_size", "timeout_minutes", "batch_size", "initialize", "finalize"}
+    free |= {"timeout_minutes", "batch_size", "initialize", "finalize"}
     return {k: v for k, v in hyper_parameters().items() if k.split("#")[0] not in free}
 
 

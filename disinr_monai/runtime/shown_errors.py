@@ -15,7 +15,7 @@ from disinr_monai.runtime.memory import is_out_of_memory, out_of_memory
 SHOW = "DISINR_TRACEBACK"
 # What MONAI says around the error that matters.
 _WRAPPERS = ("Failed to instantiate component", "Failed to evaluate ")
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parents[1])
 _ENGINE = str(Path("ignite", "engine", "engine.py"))
 
 

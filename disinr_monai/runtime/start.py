@@ -3,14 +3,19 @@ from __future__ import annotations
 import atexit
 import gc
 
+from disinr_monai.runtime.distributed import start_distributed
 from disinr_monai.runtime.logs import collect_warnings, hide_paths
 from disinr_monai.runtime.memory import keep_freed_memory, remember_settings
 from disinr_monai.runtime.overrides import check_overrides, find_config
 from disinr_monai.runtime.shown_errors import install_excepthook
 
 
-def start() -> None:
-    """First line of every ``initialize`` list: readable errors, no override that nobody reads, quick memory."""
+def start(timeout_minutes: float | None = None) -> None:
+    """First line of every ``initialize`` list: readable errors, no override that nobody reads, quick memory.
+
+    Args:
+        timeout_minutes: join the processes that ``torchrun`` has started, and wait for them no longer than that.
+    """
     install_excepthook()
     keep_freed_memory()
     # At the end Python looks for cycles among all objects of all packages, three times, which takes two seconds.
@@ -20,6 +25,8 @@ def start() -> None:
     parser, _ = find_config()
     remember_settings(parser.config if parser is not None else {})
     _keep_logs_private()
+    if timeout_minutes is not None:
+        start_distributed(timeout_minutes)
 
 
 def _keep_logs_private() -> None:

@@ -1,258 +1,268 @@
+"""A write-ahead journal of what is sent to MLflow: no message is lost, none counts twice, and the run never waits."""
+
 from __future__ import annotations
 
+import json
 import logging
+import os
+import shutil
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from disinr_monai.errors import InputError
-from disinr_monai.tracking.mlflow_client import RunIds, Sender, is_refusal
-from disinr_monai.tracking.unsent import FOLDER, Message, read_records, remove_record, save_record, without_secrets
+from disinr_monai.tracking.mlflow_client import METRICS_PER_CALL, Client, Message, RunIds, is_refusal, without_secrets
 
 logger = logging.getLogger(__name__)
 
-METRICS_PER_CALL = 1000  # MLflow's limit
+FOLDER, FILE = "mlflow_journal", "journal.jsonl"
 FLUSH_SECONDS = 120.0
 PATIENCE = 10.0
-_LONGEST_PAUSE = 30.0
-_WORTH_KEEPING = 4.0  # seconds of pause: a shorter trouble is not written to disk
+_LONGEST_PAUSE = 30
 
 
-@dataclass(eq=False)
-class _Run:
-    """One run in the store: that of this process, or one that an earlier process could not send."""
+class Journal:
+    """The messages of one run, in a folder of their own from before they are sent until all are.
 
-    opening: Message
-    folder: Path
-    is_earlier: bool
-    may_exist: bool
-    is_on_disk: bool
-    ids: RunIds | None = None
-    is_refused: bool = False
+    Each line of its file is JSON: how the run is opened, a message with its number, or the numbers of messages that the
+    store has taken. Files to be sent lie beside it, as links where the file system knows links: a later run may replace
+    them in their own place. A disk that fails stops nothing; what it did not take is written with the next line.
+
+    Args:
+        folder: ``output_dir/mlflow_journal/RUN``.
+        opening: how the run is opened, see :class:`Client`; not given: the journal of an earlier run is read.
+
+    Raises:
+        Exception: an earlier run's journal is damaged.
+    """
+
+    def __init__(self, folder: Path, opening: Message | None = None) -> None:
+        self.folder = folder
+        self.ids: RunIds | None = None
+        self.left: dict[int, Message] = {}
+        self.trouble: OSError | None = None
+        self._unwritten, self._number = b"", 0
+        if opening is not None:
+            self._write({"opening": opening})
+        self.opening = opening or self._read()
+
+    def append(self, message: Message, when: float) -> None:
+        """Write down a message that is to be sent, at a time in seconds since 1970."""
+        record = message
+        if message["kind"] == "file":
+            kept = self.folder / f"{self._number:04d}-{message['name']}"
+            record = message | {"path": kept.name}
+            with suppress(OSError):  # then it is sent from where it lies
+                try:
+                    os.link(message["path"], kept)
+                except OSError:
+                    shutil.copyfile(message["path"], kept)
+                message = message | {"path": str(kept)}
+        self.left[self._number] = message
+        self._write({"number": self._number, "message": record, "when": when})
+        self._number += 1
+
+    def next(self) -> tuple[list[int], Message]:
+        """Numbers and content of what is to be sent next; metrics that follow each other become one message."""
+        numbers, metrics = [], []
+        for number, message in self.left.items():
+            if message["kind"] != "metrics" or len(metrics) >= METRICS_PER_CALL:
+                break
+            numbers.append(number)
+            metrics += message["metrics"]
+        return (numbers, {"kind": "metrics", "metrics": metrics}) if numbers else ([number], message)
+
+    def sent(self, numbers: list[int]) -> None:
+        """Write down that the store has taken messages."""
+        self._write({"sent": numbers})
+        for number in numbers:
+            del self.left[number]
+
+    def defer(self, numbers: list[int]) -> None:
+        """Put messages behind all others."""
+        self.left |= {number: self.left.pop(number) for number in numbers}
+
+    def remove(self) -> None:
+        """Delete the journal of a run that has been sent; the folder of journals goes with the last."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.parent.rmdir()
+
+    def _read(self) -> Message:
+        opening, is_over = None, False
+        for line in (self.folder / FILE).read_text().split("\n"):
+            with suppress(ValueError):  # half a line: the disk was full, or the machine went down
+                record = json.loads(line)
+                if "opening" in record:
+                    opening, when = record["opening"], record["opening"]["when"]
+                elif "message" in record:
+                    self._number, message, when = record["number"], record["message"], record["when"]
+                    if message["kind"] == "file":  # only what lies here: it says what to send, not from where
+                        message["path"] = str(self.folder / Path(message["path"]).name)
+                    self.left[self._number] = message
+                    is_over = is_over or message["kind"] == "end"
+                for number in record.get("sent", ()):
+                    self.left.pop(number, None)
+        if opening is None:
+            raise ValueError("expected the opening of a run")
+        self._number += 1
+        if not is_over:
+            self.append({"kind": "end", "status": "KILLED", "when": when}, when)
+        return opening
+
+    def _write(self, record: dict[str, Any]) -> None:
+        plain = json.dumps(record, default=lambda value: value.item() if hasattr(value, "item") else str(value))
+        self._unwritten += b"\n" + plain.encode()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / FILE).open("ab") as file:
+                file.write(self._unwritten)
+        except OSError as error:
+            self.trouble = error
+        else:
+            self._unwritten, self.trouble = b"", None
 
 
 class Delivery:
-    """Brings messages to MLflow in the background, through failures of the store, and loses none of them.
+    """Bring messages to MLflow in the background, through failures of the store.
 
-    A message that fails goes to the end of the line, so that it cannot hold up others, and after a pause of 1, 2, 4 …
-    30 s the next is tried. The user is told once that the store fails, and once that it works again. What is left at
-    the end of the run, or while the store is away, is kept in ``output_dir/mlflow_unsent``, and the next run with this
-    folder and store sends it before its own. A message that the store refuses for good is dropped, with one warning.
+    Each is first written to a :class:`Journal`. One that fails goes to the end of the line, so that it cannot hold up
+    others, and after a pause of 1, 2, 4 … 30 s the next is tried. The user is told once that the store fails, and once
+    that it works again. What a run leaves in its journal, also one that was killed, the next run with this folder and
+    store sends before its own. A message that the store refuses for good is dropped, with one warning.
 
     Args:
-        output_dir: folder of the run.
+        output_dir: folder of the run; no other process writes there.
         uri: of the store.
+        opening: of the run: ``experiment``, ``name``, ``stamp`` and ``when``, see :class:`Client`.
         clock: seconds since 1970, the time that is written down; nothing is decided by it.
     """
 
-    def __init__(self, output_dir: Path, uri: str, clock: Callable[[], float] = time.time) -> None:
-        self.output_dir, self.uri, self.clock = output_dir, uri, clock
+    def __init__(self, output_dir: Path, uri: str, opening: Message, clock: Callable[[], float]) -> None:
+        self.folder, self.uri, self.clock = output_dir / FOLDER, uri, clock
         self._address = without_secrets(uri)
-        self._sender = Sender(uri)
-        self._pending: deque[tuple[_Run, Message]] = deque()
-        self._sending: tuple[_Run, Message] | None = None
+        self._client = Client(uri)
+        self._own = Journal(self.folder / opening["stamp"], {**opening, "uri": self._address})
+        self._journals = [self._own]
         self._changed = threading.Condition()
-        self._files = threading.Lock()
-        self._closing = self._stopped = self._failing = False
+        self._closing = self._stopped = False
         self._told: set[str] = set()
-        self._pause, self._last_success = 1.0, 0.0
-        self._thread: threading.Thread | None = None
-        self._run: _Run | None = None
-
-    def start(self, opening: Message, details: Callable[[], Message]) -> None:
-        """Open a run.
-
-        Args:
-            opening: ``experiment``, ``name``, ``stamp`` and ``when``, see :class:`Sender`.
-            details: gives the message ``open``; called in the background, it may take its time.
-        """
-        folder = self.output_dir / FOLDER / opening["stamp"]
-        self._run = _Run({**opening, "uri": self._address}, folder, False, False, False)
-        self._thread = threading.Thread(target=self._work, args=(details,), name="mlflow", daemon=True)
+        self._failures, self._last_success = 0, 0.0
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
     def put(self, message: Message) -> None:
         """Send a message of this run, some time; returns at once."""
         with self._changed:
-            self._pending.append((self._run, message))
+            self._own.append(message, self.clock())
             self._changed.notify_all()
 
     def finish(self, message: Message) -> None:
         """Send the last message and wait for all: ``FLUSH_SECONDS``, and ``PATIENCE`` while the store fails."""
         self.put(message)
+        began = self._last_success = time.monotonic()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        began = time.monotonic()
-        while self._thread.is_alive():
-            self._thread.join(0.1)
-            now = time.monotonic()
-            in_vain = self._failing and now - max(began, self._last_success) > PATIENCE
-            if in_vain or now - began > FLUSH_SECONDS:
+        while self._thread.is_alive() and time.monotonic() - began < FLUSH_SECONDS:
+            if self._failures and time.monotonic() - self._last_success > PATIENCE:
                 break
-        self._keep_the_rest()
-
-    def _keep_the_rest(self) -> None:
-        with self._files:  # from here on the thread, if it still waits for an answer, touches no file
-            with self._changed:
-                self._stopped = True
-                self._changed.notify_all()
-            left = self._left(self._run)
-            if not left:
-                return
-            try:
-                save_record(self._run.folder, self._run.opening, left, self.clock(), is_over=True)
-                logger.warning(
-                    "MLflow at %s: not all of this run could be sent; the rest is kept in %s and sent by the next run "
-                    "with this output_dir",
-                    self._address, self._run.folder,
-                )  # fmt: skip
-            except (InputError, OSError) as error:
-                logger.warning("MLflow at %s: not all of this run could be sent, nor kept: %s", self._address, error)
-
-    def _left(self, run: _Run) -> list[Message]:
+            self._thread.join(0.1)
         with self._changed:
-            entries = [*([self._sending] if self._sending else []), *self._pending]
-            return [message for owner, message in entries if owner is run]
+            self._stopped = True  # from here on the thread, if it still waits for an answer, touches no file
+            self._changed.notify_all()
+        if not self._own.left:
+            self._own.remove()
+            return
+        rest = f"the rest is kept in {self._own.folder} and sent by the next run with this output_dir"
+        if self._own.trouble is not None:
+            rest = f"nor can the rest be kept ({self._own.trouble})"
+        self._tell(logging.WARNING, "not all of this run could be sent; %s", rest)
 
     # What the background thread does.
 
-    def _work(self, details: Callable[[], Message]) -> None:
+    def _work(self) -> None:
         try:
-            first = details()
-            earlier = []
-            for folder, opening, messages in read_records(self.output_dir, self.uri):
-                run = _Run(opening, folder, is_earlier=True, may_exist=True, is_on_disk=True)
-                earlier += [(run, message) for message in messages]
+            earlier = [journal for path in sorted(self.folder.glob(f"[!.]*/{FILE}")) for journal in self._read(path)]
             with self._changed:
-                self._pending.extendleft(reversed([*earlier, (self._run, first)]))
-            while (entry := self._next()) is not None:
-                self._try(*entry)
+                self._journals[:0] = earlier
+            while (journal := self._next()) is not None:
+                self._send(journal)
         except Exception:
             logger.exception("the thread that sends to MLflow has ended")
 
-    def _next(self) -> tuple[_Run, Message] | None:
-        """The next message that may be sent, waited for; metrics that follow each other become one."""
+    def _read(self, path: Path) -> list[Journal]:
+        if path.parent == self._own.folder:
+            return []
+        try:
+            journal = Journal(path.parent)
+            if journal.opening["uri"] != self._address:
+                return []
+            if not journal.left:
+                journal.remove()  # the run was killed before it could
+            return [journal]
+        except Exception as error:
+            logger.warning("%s cannot be read (%s: %s) and is not sent", path, type(error).__name__, error)
+            return []
+
+    def _next(self) -> Journal | None:
+        """The next journal with something to send, waited for."""
         with self._changed:
             while not self._stopped:
-                at = next((i for i, (run, _) in enumerate(self._pending) if not run.is_refused), None)
-                if at is not None:
-                    run, message = self._pending[at]
-                    del self._pending[at]
-                    if message["kind"] == "metrics" and "part" not in message:
-                        message = {**message, "metrics": [*message["metrics"], *self._more_metrics(at, run, message)]}
-                    self._sending = (run, message)
-                    return self._sending
-                if self._closing:
-                    return None
+                journal = next((journal for journal in self._journals if journal.left), None)
+                if journal is not None or self._closing:
+                    return journal
                 self._changed.wait()
             return None
 
-    def _more_metrics(self, at: int, run: _Run, message: Message) -> list[tuple[str, float, int, float]]:
-        more, room = [], METRICS_PER_CALL - len(message["metrics"])
-        while at < len(self._pending):
-            owner, other = self._pending[at]
-            if owner is not run or other["kind"] != "metrics" or "part" in other:
-                break
-            if len(other["metrics"]) > room - len(more):
-                break
-            more += other["metrics"]
-            del self._pending[at]
-        return more
-
-    def _try(self, run: _Run, message: Message) -> None:
+    def _send(self, journal: Journal) -> None:
+        with self._changed:
+            numbers, message = journal.next()
         try:
-            if run.ids is None:
-                may_exist, run.may_exist = run.may_exist, True
-                run.ids = self._sender.find_or_make(run.opening, may_exist)
-            self._sender.send(run.ids, message)
+            journal.ids = journal.ids or self._client.find_or_make(journal.opening)
+            self._client.send(journal.ids, message)
         except Exception as error:
-            self._failed(run, message, error)
-        else:
-            self._sent(run)
-
-    def _sent(self, run: _Run) -> None:
-        with self._changed:
-            self._sending = None
-            self._last_success, self._pause = time.monotonic(), 1.0
-            was_failing, self._failing = self._failing, False
-        if was_failing:
-            self._tell("back", logging.INFO, "MLflow at %s works again; nothing is lost", self._address)
-        self._forget_if_done(run)
-
-    def _forget_if_done(self, run: _Run) -> None:
-        if not run.is_on_disk or self._left(run):
-            return
-        with self._files:
-            if self._stopped:
-                return
-            remove_record(run.folder)
-            run.is_on_disk = False
-        if run.is_earlier:
-            logger.info("MLflow at %s: the rest of the earlier run %s is sent", self._address, run.opening["name"])
-
-    def _failed(self, run: _Run, message: Message, error: Exception) -> None:
-        refused = is_refusal(error)
-        with self._changed:
-            self._sending = None
-            if refused and run.ids is None:
-                run.is_refused = True  # nothing of it can be sent; it is kept for another day
-            if not refused or run.is_refused:
-                self._pending.append((run, message))
-            elif len(message.get("metrics", ())) > 1:  # one of them is wrong: halves, until it is found
-                middle = len(message["metrics"]) // 2
-                for part in (message["metrics"][middle:], message["metrics"][:middle]):
-                    self._pending.appendleft((run, {**message, "metrics": part, "part": True}))
-            self._failing = self._failing or not refused
-        reason = self._reason(error)
-        if not refused:
-            self._tell(
-                "failed", logging.WARNING,
-                "MLflow at %s failed (%s); the run goes on without it and keeps what is to be sent",
-                self._address, reason,
-            )  # fmt: skip
-            self._wait()
-        elif run.is_refused:
-            self._tell(
-                "refused run", logging.WARNING, "MLflow at %s refuses the run %s (%s); it is tried again next time",
-                self._address, run.opening["name"], reason,
-            )  # fmt: skip
-        else:
-            self._tell(
-                "refused", logging.WARNING, "MLflow at %s refuses some of this run (%s: %s); the rest is sent",
-                self._address, message["kind"], reason,
-            )  # fmt: skip
-            self._forget_if_done(run)
-
-    def _wait(self) -> None:
-        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
-        if pause >= _WORTH_KEEPING:
-            self._keep_for_now()
-        with self._changed:
-            if self._closing:
-                self._changed.wait_for(lambda: self._stopped, 1.0)
+            reason = (str(error) or type(error).__name__).splitlines()[0].replace(self.uri, self._address)[:300]
+            if not is_refusal(error):
+                self._tell(
+                    logging.WARNING, "failed (%s); the run goes on without it and keeps what is to be sent", reason
+                )
+                self._wait(journal, numbers)
+            elif journal.ids is None:
+                about = journal.opening["name"]
+                self._tell(logging.WARNING, "refuses the run %s (%s); it is tried again next time", about, reason)
+                self._journals.remove(journal)
             else:
-                self._changed.wait_for(lambda: self._closing, pause)
+                about = message["kind"]
+                self._tell(logging.WARNING, "refuses some of this run (%s: %s); the rest is sent", about, reason)
+                self._done(journal, numbers)
+        else:
+            if self._failures:
+                self._tell(logging.INFO, "works again; nothing is lost")
+            self._failures, self._last_success = 0, time.monotonic()
+            self._done(journal, numbers)
 
-    def _keep_for_now(self) -> None:
-        """Whatever happens to this process, what the store has not taken yet is on disk."""
-        run = self._run
-        with self._files:
+    def _done(self, journal: Journal, numbers: list[int]) -> None:
+        with self._changed:
             if self._stopped:
                 return
-            try:
-                save_record(run.folder, run.opening, self._left(run), self.clock(), is_over=False)
-                run.is_on_disk = True
-            except (InputError, OSError) as error:
-                logger.debug("what MLflow has not taken cannot be kept now: %s", error)
+            journal.sent(numbers)
+        if journal is not self._own and not journal.left:
+            journal.remove()
+            logger.info("MLflow at %s: the rest of the earlier run %s is sent", self._address, journal.opening["name"])
 
-    def _reason(self, error: Exception) -> str:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return text.replace(self.uri, self._address)[:300]
+    def _wait(self, journal: Journal, numbers: list[int]) -> None:
+        with self._changed:
+            journal.defer(numbers)
+            self._journals.remove(journal)
+            self._journals.append(journal)
+            closing, pause = self._closing, 1 if self._closing else min(2**self._failures, _LONGEST_PAUSE)
+            self._failures += 1
+            self._changed.wait_for(lambda: self._stopped or self._closing != closing, pause)
 
-    def _tell(self, what: str, level: int, text: str, *arguments: object) -> None:
-        logger.log(logging.DEBUG if what in self._told else level, text, *arguments)
-        self._told.add(what)
+    def _tell(self, level: int, text: str, *arguments: object) -> None:
+        """Log a line, the first time; later it interests only who looks for errors."""
+        logger.log(logging.DEBUG if text in self._told else level, f"MLflow at %s {text}", self._address, *arguments)
+        self._told.add(text)

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from disinr_monai.output.tables import write_metrics
-from disinr_monai.tracking.fresh_database import start_database
-from disinr_monai.tracking.track_methods import log_methods
-from disinr_monai.tracking.unsent import Message
+from disinr_monai.numerics.cache import default_cache_dir
+from disinr_monai.output.tables import summarise, write_metrics
 
-# MLflow tells its makers how it is used as soon as it is imported; a hospital's network should not hear of it.
+logger = logging.getLogger(__name__)
+
+# MLflow reports how it is used as soon as it is imported; a hospital's network should send nothing.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-_PARAMS_PER_CALL = 100  # MLflow's limit for one log_batch call
+METRICS_PER_CALL, _PARAMS_PER_CALL = 1000, 100  # MLflow's limits for one log_batch call
 _NOT_FOR_GOOD = (401, 408, 425, 429)  # not logged in, timeout, too early, too many
 
+Message = dict[str, Any]
 RunIds = tuple[str, str]
 """Identifiers of experiment and run."""
 
 
-class Sender:
-    """Sends messages to one store; every method of MLflow that is needed is called here.
+class Client:
+    """Send messages to one store.
 
     =========== ==================================== =======================================================
     ``kind``    further keys                         what is done
     =========== ==================================== =======================================================
     ``open``    ``params``, ``tags``                 log both
-    ``metrics`` ``metrics``: (key, value, step, s)   log at most 1000 of them
+    ``metrics`` ``metrics``: (key, value, step, s)   log them
     ``file``    ``path``, ``name``, ``folder``       log the file, if it is still there, under that name
-    ``table``   ``rows``                             log ``metrics.csv``
+    ``table``   ``rows``, ``name``, ``folder``       log them as a table
     ``methods`` ``rows``, ``tags``, ``when``         a run for each method under the run
     ``end``     ``status``, ``when``                 end the run
     =========== ==================================== =======================================================
@@ -48,24 +51,26 @@ class Sender:
         self._database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
         self._client: Any = None
 
-    def find_or_make(self, opening: Message, may_exist: bool) -> RunIds:
-        """The run's identifiers.
+    def find_or_make(self, opening: Message) -> RunIds:
+        """Identifiers of a run, which is there already if it was made and the answer was lost.
 
         Args:
             opening: its ``experiment``, ``name``, ``stamp`` (part of the name that no other run has) and ``when``.
-            may_exist: it was tried before: the server may have made the run although its answer never came.
         """
         client = self._connected()
         experiment_id = self._experiment(opening["experiment"])
-        if may_exist:
-            for run in client.search_runs([experiment_id], f"attributes.run_name LIKE '%{opening['stamp']}'"):
-                if run.info.run_name == opening["name"]:
-                    return experiment_id, run.info.run_id
+        for run in client.search_runs([experiment_id], f"attributes.run_name LIKE '%{opening['stamp']}'"):
+            if run.info.run_name == opening["name"]:
+                return experiment_id, run.info.run_id
         started = int(opening["when"] * 1000)
         return experiment_id, client.create_run(experiment_id, started, run_name=opening["name"]).info.run_id
 
     def send(self, ids: RunIds, message: Message) -> None:
-        """Do what the message says."""
+        """Make the calls for one message.
+
+        Raises:
+            Exception: of MLflow or below it; :func:`is_refusal` says whether to try again.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
         client, (experiment_id, run_id), kind = self._connected(), ids, message["kind"]
@@ -75,15 +80,18 @@ class Sender:
             for first in range(0, len(params), _PARAMS_PER_CALL):
                 client.log_batch(run_id, params=params[first : first + _PARAMS_PER_CALL])
         elif kind == "metrics":
-            batch = [Metric(key, value, int(when * 1000), step) for key, value, step, when in message["metrics"]]
-            client.log_batch(run_id, metrics=batch)
-        elif kind == "file":
-            self._log_file(run_id, Path(message["path"]), message["name"], message["folder"])
-        elif kind == "table":
+            metrics = [Metric(key, value, int(when * 1000), step) for key, value, step, when in message["metrics"]]
+            _log_metrics(client, run_id, metrics)
+        elif kind in ("file", "table"):
             with tempfile.TemporaryDirectory() as folder:
-                table = Path(folder) / "metrics.csv"
-                write_metrics(table, message["rows"])
-                client.log_artifact(run_id, str(table))
+                file = Path(folder) / Path(message["name"]).name
+                if kind == "table":
+                    write_metrics(file, message["rows"])
+                elif (kept := Path(message["path"])).is_file() and not kept.is_symlink():
+                    shutil.copyfile(kept, file)
+                else:
+                    return
+                client.log_artifact(run_id, str(file), message["folder"])
         elif kind == "methods":
             log_methods(client, experiment_id, run_id, message["rows"], message["tags"], message["when"])
         elif kind == "end":
@@ -103,7 +111,8 @@ class Sender:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         if self._database is not None:
             self._database.parent.mkdir(parents=True, exist_ok=True)
-            start_database(self._database)
+            if not self._database.exists():
+                _start_database(self._database)
             with sqlite3.connect(self._database) as database:  # MLflow itself would try for minutes
                 database.execute("PRAGMA schema_version")
             database.close()
@@ -115,26 +124,88 @@ class Sender:
         return self._client
 
     def _experiment(self, name: str) -> str:
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is not None:
-            return experiment.experiment_id
         location = None if self._database is None else (self._database.parent / "mlruns").resolve().as_uri()
+        found = self._client.get_experiment_by_name(name)
         try:
-            return self._client.create_experiment(name, artifact_location=location)
+            return found.experiment_id if found else self._client.create_experiment(name, artifact_location=location)
         except Exception:
-            experiment = self._client.get_experiment_by_name(name)  # somebody else was quicker
-            if experiment is None:
+            found = self._client.get_experiment_by_name(name)  # somebody else was quicker
+            if found is None:
                 raise
-            return experiment.experiment_id
+            return found.experiment_id
 
-    def _log_file(self, run_id: str, path: Path, name: str, folder: str | None) -> None:
-        if not path.is_file() or path.is_symlink():
-            return
-        if path.name == name:
-            self._client.log_artifact(run_id, str(path), folder)
-            return
-        with tempfile.TemporaryDirectory() as temporary:
-            self._client.log_artifact(run_id, str(shutil.copy(path, Path(temporary) / name)), folder)
+
+def _start_database(path: Path) -> None:
+    """Copy an empty database of the installed MLflow, made once a machine: MLflow needs six seconds to make one."""
+    import mlflow
+
+    try:
+        template = default_cache_dir() / f"mlflow-{mlflow.__version__}.db"
+        template.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=template.parent) as folder:
+            if not template.is_file():
+                new = Path(folder) / "new.db"
+                mlflow.MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments()
+                with sqlite3.connect(new) as database:
+                    database.execute("DELETE FROM experiments")  # names the working folder; MLflow makes it again
+                database.close()
+                new.replace(template)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            os.link(shutil.copy(template, folder), path)  # never replaces what another process has begun to use
+    except Exception as error:  # MLflow makes its own
+        logger.debug("no prepared MLflow database (%s)", error)
+
+
+def log_methods(
+    client: Any, experiment_id: str, parent_id: str, rows: list[dict[str, Any]], tags: Mapping[str, str], when: float
+) -> None:
+    """Log one MLflow run for each method under one parent, with the same metric names, so that runs can be compared.
+
+    Runs that are already there are completed, not made again: an earlier call may have failed half-way.
+
+    Args:
+        client: ``mlflow.MlflowClient``.
+        experiment_id: of the parent.
+        parent_id: run under which they appear.
+        rows: results with ``case``, ``subject``, ``method`` and metrics.
+        tags: further tags of every run.
+        when: seconds since 1970 of the results.
+    """
+    from mlflow.entities import Metric
+
+    stamp = int(when * 1000)
+    there = client.search_runs([experiment_id], f"tags.mlflow.parentRunId = '{parent_id}'")
+    known = {run.info.run_name: run.info.run_id for run in there}
+    for method, summary in summarise(rows).items():
+        mine = [row for row in rows if row["method"] == method]
+        if (run_id := known.get(method)) is None:
+            own = {**tags, "method": method, "mlflow.parentRunId": parent_id}
+            own |= {key: str(mine[0][key]) for key in ("task", "setting") if key in mine[0]}
+            run_id = client.create_run(experiment_id, stamp, own, run_name=method).info.run_id
+        metrics = [Metric(key, float(value), stamp, 0) for key, value in summary.items()]
+        for key in ("psnr", "ssim", "nrmse", "seconds"):
+            by_case = [(step, row[key]) for step, row in enumerate(mine) if key in row]
+            metrics += [Metric(f"{key}_by_case", float(value), stamp, step) for step, value in by_case]
+        _log_metrics(client, run_id, metrics)
+        client.set_terminated(run_id, end_time=stamp)
+
+
+def _log_metrics(client: Any, run_id: str, metrics: list[Any]) -> None:
+    """Log in as few calls as MLflow allows; if it refuses some, log all others before its refusal is raised."""
+    refusal = None
+    parts = [metrics[first : first + METRICS_PER_CALL] for first in range(0, len(metrics), METRICS_PER_CALL)]
+    while parts:
+        part = parts.pop(0)
+        try:
+            client.log_batch(run_id, metrics=part)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            refusal, middle = error, len(part) // 2
+            if len(part) > 1:  # one of them is wrong: halves, until it is found
+                parts[:0] = [part[:middle], part[middle:]]
+    if refusal is not None:
+        raise refusal
 
 
 def is_refusal(error: Exception) -> bool:
@@ -151,3 +222,8 @@ def is_refusal(error: Exception) -> bool:
     else:
         return not isinstance(error, (OSError, sqlite3.Error, sqlalchemy.exc.SQLAlchemyError))
     return 400 <= code < 500 and code not in _NOT_FOR_GOOD
+
+
+def without_secrets(uri: str) -> str:
+    """An address without user, password and query, as it may be shown and kept."""
+    return re.sub(r"(?<=://)[^/@]*@", "", uri).partition("?")[0]

@@ -16,8 +16,8 @@ from disinr_monai.output.tables import summarise
 from disinr_monai.runtime.distributed import rank
 from disinr_monai.runtime.names import Names
 from disinr_monai.runtime.versions import versions
-from disinr_monai.tracking.journal import METRICS_PER_CALL, Delivery
-from disinr_monai.tracking.unsent import Message
+from disinr_monai.tracking.journal import Delivery
+from disinr_monai.tracking.mlflow_client import Message, without_secrets
 
 
 class Tracking:
@@ -100,16 +100,12 @@ class Tracking:
     def _start(self, engine: Engine) -> None:
         self.names.write_table(self.output_dir, elsewhere=self._is_server)
         self._began = (time.time(), time.monotonic())
-        opening = {
-            "experiment": self.experiment_name, "name": self.run_name, "stamp": self._stamp, "when": self._began[0]
-        }  # fmt: skip
-        self._delivery = Delivery(self.output_dir, self.uri, self._now)
-        self._delivery.start(opening, self._details)
-        atexit.register(self._finish, "KILLED")
-
-    def _details(self) -> Message:
+        opening = {"experiment": self.experiment_name, "name": self.run_name, "stamp": self._stamp}
+        self._delivery = Delivery(self.output_dir, self.uri, opening | {"when": self._began[0]}, self._now)
         params = self.names.settings(self.params) if self._hides else self.params
-        return {"kind": "open", "params": dict(params), "tags": {**versions(), **self.tags}}
+        params = {k: without_secrets(v) if v == self.uri else v for k, v in params.items()}
+        self._put({"kind": "open", "params": params, "tags": {**versions(), **self.tags}})
+        atexit.register(self._finish, "KILLED")
 
     def _now(self) -> float:
         """Seconds since 1970, by the clock as it stood at the start: one that is set meanwhile reorders no curve."""
@@ -140,17 +136,17 @@ class Tracking:
         self._log_metrics(curve)
 
     def _completed(self, engine: Engine) -> None:
-        self._send_losses()
-        if self.results is not None:
-            self._log_results()
-        self._finish("FINISHED")
+        self._end("FINISHED")
 
     def _exception(self, engine: Engine, error: BaseException) -> None:
+        self._end("FAILED")
+        raise error
+
+    def _end(self, status: str) -> None:
         self._send_losses()
         if self.results is not None:
             self._log_results()
-        self._finish("FAILED")
-        raise error
+        self._finish(status)
 
     def _log_results(self) -> None:
         rows, now = [self.names.row(row) if self._hides else row for row in self.results.rows], self._now()
@@ -165,17 +161,14 @@ class Tracking:
             name = picture.parent.name
             shown = self.names.cases.get(name, name) if self._hides else name
             self._put({"kind": "file", "path": str(picture), "name": f"{shown}_recon.png", "folder": "pictures"})
-        self._put({"kind": "table", "rows": rows})
+        self._put({"kind": "table", "rows": rows, "name": "metrics.csv", "folder": None})
         page = self.output_dir / "report.html"
         if not self._hides or self.names.everywhere:  # else the page has the names that must not be sent
             self._put({"kind": "file", "path": str(page), "name": page.name, "folder": None})
 
     def _log_metrics(self, metrics: list[tuple[str, float, int, float]]) -> None:
-        for first in range(0, len(metrics), METRICS_PER_CALL):
-            self._send_metrics(metrics[first : first + METRICS_PER_CALL])
-
-    def _send_metrics(self, metrics: list[tuple[str, float, int, float]]) -> None:
-        self._put({"kind": "metrics", "metrics": metrics})
+        if metrics:
+            self._put({"kind": "metrics", "metrics": metrics})
 
     def _put(self, message: Message) -> None:
         if self._delivery is not None:

@@ -356,7 +356,7 @@ def test_the_object_comes_out_where_it_was(door, tmp_path):
         method = DirectInverse()
         image = method(None, None, case=case)
         assert image is not None, method.error
-        values = CaseWriter(tmp_path, case["modality"], facts_of(case["modality"])).physical(case, image[0])
+        values = CaseWriter(tmp_path, facts_of(case["modality"])).physical(case, image[0])
         write_nifti(tmp_path / "out.nii.gz", values, np.asarray(case["affine"]))
         check(nibabel.load(tmp_path / "out.nii.gz"), answer)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.errors import InputError
 from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.fitting.prepare_batch import collate_cases, prepare_training_batch
-from disinr_monai.handlers import AverageSharedGradients, ResumeCheckpoint, SaveShared, SetEpoch
+from disinr_monai.handlers import AverageSharedGradients, ResumeCheckpoint, SaveShared
 from disinr_monai.handlers.resume import FILE_NAME
 from disinr_monai.networks import DisINR
 from disinr_monai.runtime import distributed
@@ -89,15 +90,21 @@ def phantoms(tmp_path_factory):
 # What the processes do, in this process.
 
 
+def process(rank: int, world_size: int):
+    """As if this were one of many processes."""
+    return mock.patch.multiple(distributed, rank=lambda: rank, world_size=lambda: world_size)
+
+
 @pytest.mark.parametrize(("n_cases", "batch_size"), [(8, 4), (5, 4), (7, 4), (3, 4), (6, 2), (5, 1)])
 def test_processes_share_the_batches_of_one(n_cases, batch_size):
     cases = [{"name": str(i), "index": i} for i in range(n_cases)]
 
     def batches(rank: int, world_size: int) -> list[list[int]]:
         """Global numbers, step by step, without those that count nothing."""
-        sampler = EpochSampler(cases, 7, batch_size, rank, world_size)
+        with process(rank, world_size):
+            sampler, own = EpochSampler(cases, 7, batch_size), shard(cases)
         sampler.set_epoch(3)
-        own, order = shard(cases, rank, world_size), list(sampler)
+        order = list(sampler)
         assert len(order) == len(sampler)
         size = batch_size // world_size
         steps = [order[i : i + size] for i in range(0, len(order), size)]
@@ -114,7 +121,8 @@ def test_processes_share_the_batches_of_one(n_cases, batch_size):
         for k, step in enumerate(whole):
             assert sorted(step) == sorted(i for part in parts for i in part[k])
             for rank, part in enumerate(parts):
-                share = EpochSampler(cases, 7, batch_size, rank, world_size).share(k)
+                with process(rank, world_size):
+                    share = EpochSampler(cases, 7, batch_size).share(k)
                 assert share == pytest.approx(len(part[k]) / len(step))
 
 
@@ -125,13 +133,15 @@ def test_one_case_a_step_has_the_order_of_old():
 
 def test_batch_size_is_for_all_processes():
     with pytest.raises(InputError, match=r"batch_size: expected a multiple of the number of processes \(2\), found 3"):
-        EpochSampler(range(9), 7, 3, 0, 2)
+        with process(0, 2):
+            EpochSampler(range(9), 7, 3)
 
 
 def test_more_processes_than_scans():
     cases = [{"name": str(i), "index": i} for i in range(5)]
     with pytest.raises(InputError, match="at least one scan per process, found 5 for 6"):
-        shard(cases, 0, 6)
+        with process(0, 6):
+            shard(cases)
 
 
 def test_list_cases_numbers_them(tmp_path):
@@ -171,21 +181,19 @@ class Record:
         self.steps.append(step)
 
 
-def train(
-    folder: Path, max_epochs: int, resume: bool = False, rank: int = 0, world_size: int = 1, batch_size: int = 2
-) -> SupervisedTrainer:
+def train(folder: Path, max_epochs: int, resume: bool = False, batch_size: int = 2) -> SupervisedTrainer:
     """Five subjects, two or four a step: the last batch of an epoch holds one, and all processes but one none of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    own = shard(CASES, rank, world_size)
+    own = shard(CASES)
     network = small_network(n_subjects=len(own))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 4, gamma=0.5)
-    sampler = EpochSampler(CASES, 3, batch_size, rank, world_size)
+    sampler = EpochSampler(CASES, 3, batch_size)
     record = Record(network)
     trainer = SupervisedTrainer(
         device="cpu",
         max_epochs=max_epochs,
-        train_data_loader=DataLoader(own, batch_size // world_size, sampler=sampler, collate_fn=collate_cases),
+        train_data_loader=DataLoader(own, sampler.own_batch_size, sampler=sampler, collate_fn=collate_cases),
         network=network,
         optimizer=optimizer,
         loss_function=MeasurementLoss(),
@@ -193,7 +201,7 @@ def train(
         train_handlers=[
             AverageSharedGradients(network, sampler),
             record,
-            SetEpoch(sampler),
+            sampler,
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
             ResumeCheckpoint(str(folder), network, optimizer, scheduler, {}, interval_seconds=0, resume=resume),
             SaveShared(str(folder), network, "mri", start="mean", n_persons=8),
@@ -202,7 +210,7 @@ def train(
         optim_set_to_none=True,
     )
     trainer.run()
-    torch.save(record.steps, folder / f"steps{rank}.pt")
+    torch.save(record.steps, folder / f"steps{distributed.rank()}.pt")
     return trainer
 
 
@@ -210,9 +218,9 @@ def work(rank: int, folder: str) -> None:
     """What each of two processes does: train, go on from what one process has done, and average once by hand."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
-    train(Path(folder) / "two", 2, rank=rank, world_size=2)
+    train(Path(folder) / "two", 2)
     torch.distributed.barrier()
-    trainer = train(Path(folder) / "one", 4, resume=True, rank=rank, world_size=2)
+    trainer = train(Path(folder) / "one", 4, resume=True)
     average_once(rank, trainer)
     torch.distributed.destroy_process_group()
 
@@ -220,7 +228,7 @@ def work(rank: int, folder: str) -> None:
 def average_once(rank: int, trainer: SupervisedTrainer) -> None:
     """Process 1 has no case in the batch, and a gradient of its repeated case that must not count."""
     network = trainer.network
-    handler = AverageSharedGradients(network, EpochSampler(CASES, 3, 2, rank, 2))
+    handler = AverageSharedGradients(network, EpochSampler(CASES, 3, 2))
     handler._start(trainer)
     trainer.state.iteration = 3  # the third batch of an epoch of three
     parameters = list(network.shared.parameters())
@@ -240,7 +248,7 @@ def average_once(rank: int, trainer: SupervisedTrainer) -> None:
 def train_by_four(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=4)
-    train(Path(folder), 4, rank=rank, world_size=4, batch_size=4)
+    train(Path(folder), 4, batch_size=4)
     torch.distributed.destroy_process_group()
 
 

@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from disinr_monai.data.cases import list_cases, spread_slices
+from disinr_monai.data.cases import list_cases
+from disinr_monai.data.readers.reader import spread_slices
 from disinr_monai.errors import InputError
 
 
@@ -41,11 +42,11 @@ def test_a_folder_of_everything(tmp_path, write_nifti, write_hdf5, write_dicom):
     write_dicom("dicom/1.dcm", Modality="CT")
     (tmp_path / "notes.txt").write_text("hello")
     cases = list_cases(tmp_path, "mri", 2)
-    assert [(c["name"], c["subject"], c["kind"]) for c in cases[:4]] == [
-        ("sub-1_T1w_s002", "sub-1_T1w", "image"),
-        ("sub-1_T1w_s006", "sub-1_T1w", "image"),
-        ("full_s002", "full", "kspace"),
-        ("full_s005", "full", "kspace"),
+    assert [(c["name"], c["subject"], c["reader"]) for c in cases[:4]] == [
+        ("sub-1_T1w_s002", "sub-1_T1w", "nifti"),
+        ("sub-1_T1w_s006", "sub-1_T1w", "nifti"),
+        ("full_s002", "full", "fastmri_hdf5"),
+        ("full_s005", "full", "fastmri_hdf5"),
     ]
     assert [c["slice"] for c in cases if c["subject"] == "raw"] == list(range(8))
     assert cases[-1] == {
@@ -54,11 +55,11 @@ def test_a_folder_of_everything(tmp_path, write_nifti, write_hdf5, write_dicom):
         "index": len(cases) - 1,
         "path": str(tmp_path / "sub-2_007.nii"),
         "slice": None,
-        "kind": "image",
+        "reader": "nifti",
     }
     assert list_cases(tmp_path, "mri", 2) == cases
     ct = list_cases(tmp_path, "ct", 2)
-    assert {(c["name"], c["kind"]) for c in ct} >= {("ct", "sinogram"), ("dicom", "image")}
+    assert {(c["name"], c["reader"]) for c in ct} >= {("ct", "hdf5_sinogram"), ("dicom", "dicom")}
 
 
 def test_equal_file_names_are_told_apart_by_their_folder(tmp_path, write_nifti):

@@ -13,9 +13,8 @@ import mlflow
 import pytest
 from ignite.engine import Engine, Events
 
-from disinr_monai.tracking import Tracking
-from disinr_monai.tracking import journal as delivery
-from disinr_monai.tracking.unsent import FOLDER
+from disinr_monai.tracking import Tracking, journal
+from disinr_monai.tracking.journal import FILE, FOLDER
 from tests.conftest import ROOT
 from tests.faults.mlflow_server import Server, Wire
 from tests.faults.record import record
@@ -152,7 +151,7 @@ def test_slow(server, wire, tmp_path, caplog):
 
 def test_down_until_the_end(server, wire, tmp_path, caplog, monkeypatch):
     """Twice; the third run finds it up and sends all three, each with the pictures that it had."""
-    monkeypatch.setattr(delivery, "PATIENCE", 2.0)
+    monkeypatch.setattr(journal, "PATIENCE", 2.0)
     runs = []
     for i in range(2):
         caplog.clear()
@@ -177,10 +176,10 @@ def test_down_until_the_end(server, wire, tmp_path, caplog, monkeypatch):
 
 
 def test_another_server_gets_nothing_of_it(server, wire, tmp_path, monkeypatch):
-    monkeypatch.setattr(delivery, "PATIENCE", 1.0)
+    monkeypatch.setattr(journal, "PATIENCE", 1.0)
     kept = Run(tmp_path, wire.uri, n=5)
     Run(tmp_path, server.uri, n=5)
-    assert len(list((tmp_path / FOLDER).glob("*/record.json"))) == 1
+    assert len(list((tmp_path / FOLDER).glob(f"*/{FILE}"))) == 1
     client = mlflow.MlflowClient(server.uri)
     names = [r.info.run_name for r in client.search_runs([client.get_experiment_by_name("disinr").experiment_id])]
     assert kept.tracking.run_name not in names
@@ -201,21 +200,24 @@ engine.run(range(1000), max_epochs=1)
 """
 
 
-def test_killed_while_the_server_was_away(server, wire, tmp_path):
-    """What was kept on disk during the outage arrives with the next run, and says that it was killed."""
+@pytest.mark.parametrize("away", [True, False])
+def test_killed(server, wire, tmp_path, away):
+    """The journal arrives with the next run, and says that the run was killed."""
+    if not away:
+        wire.up()
     process = subprocess.Popen(
         [sys.executable, "-c", CRASH, str(tmp_path), wire.uri], stdout=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     name = process.stdout.readline().strip()
     deadline = time.monotonic() + 60
-    while not list((tmp_path / FOLDER).glob("[!.]*/record.json")):
+    while '"loss"' not in next((tmp_path / FOLDER).glob(f"*/{FILE}")).read_text():  # the first hundred
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    time.sleep(10)  # the next pause, after the first hundred losses
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    wire.up()
+    if away:
+        wire.up()
     Run(tmp_path, wire.uri, n=5).check(server)
     client = mlflow.MlflowClient(server.uri)
     everything = client.search_runs([client.get_experiment_by_name("disinr").experiment_id])
@@ -223,8 +225,12 @@ def test_killed_while_the_server_was_away(server, wire, tmp_path):
     assert run.info.status == "KILLED"
     assert run.info.end_time >= run.info.start_time
     assert "torch" in run.data.tags
+    steps = [m.step for m in client.get_metric_history(run.info.run_id, "loss")]
+    assert len(steps) >= 100
+    assert steps == list(range(1, len(steps) + 1))
     assert not (tmp_path / FOLDER).exists()
-    record("killed while the MLflow server was away", 1, 1, "30 s of the curve")
+    kind = "killed while the MLflow server was away" if away else "killed while it logged to an MLflow server"
+    record(kind, 1, 1, "100 points of the curve")
 
 
 def test_the_process_ends_early(server, tmp_path):

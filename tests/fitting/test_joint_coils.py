@@ -25,7 +25,7 @@ def scan(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mri")
     write_phantoms(folder, "mri", n_subjects=1, size=64, seed=3)
     (case,) = list_cases(folder, "mri", 1)
-    return AcquireMRI(acceleration=2, acs=20, n_coils=6, noise_std=0.01, image_size=64, maps="true")(case)
+    return AcquireMRI(acceleration=2, acs=20, n_coils=6, noise_std=0.01, image_size=64, maps="simulated")(case)
 
 
 def reconstruct(case, **options):

@@ -16,10 +16,11 @@ from disinr_monai.checkpoints.released import load_shared, save_shared
 from disinr_monai.data.acquire.pet import AcquirePET
 from disinr_monai.data.cases import list_cases
 from disinr_monai.data.readers.cil import read_nexus
-from disinr_monai.data.readers.fastmri import kspace_summary, read_kspace
-from disinr_monai.data.readers.image import nifti_slices, read_image
+from disinr_monai.data.readers.image import read_image
+from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.readers.sinogram import read_sinogram
 from disinr_monai.handlers.resume import ResumeCheckpoint
+from tests.data.readers.helpers import image_case
 from tests.data.readers.ismrmrd_files import Writer, grid, header
 from tests.data.readers.test_cil import PARALLEL, system
 from tests.data.readers.test_cil import write as nexus_file
@@ -111,9 +112,7 @@ def _checkpoint(path: Path) -> None:
 
 
 def _read_mri(path: Path) -> None:
-    list_cases(path, "mri")
-    kspace_summary(path)
-    read_kspace(path, 0)
+    reader_of(list_cases(path, "mri")[0]).read(path, 0)
 
 
 def _read_ct(path: Path) -> None:
@@ -134,13 +133,12 @@ def _read_nexus(path: Path) -> None:
 
 def _read_nifti(path: Path) -> None:
     list_cases(path, "mri")
-    nifti_slices(path)
-    read_image({"path": str(path), "slice": 0}, "mri")
+    read_image(image_case(path, 0), "mri")
 
 
 def _read_dicom(path: Path) -> None:
     list_cases(path, "ct")
-    read_image({"path": [str(path)], "slice": 0}, "ct")
+    read_image(image_case([str(path)], 0), "ct")
 
 
 def _read_checkpoint(path: Path) -> None:

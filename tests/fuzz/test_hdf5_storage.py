@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from disinr_monai.data.readers.hdf5_trial import storage_damage
+from disinr_monai.data.readers.hdf5_trial import PROBE
 from disinr_monai.errors import InputError
 from tests.fuzz.examples import memory_mb
 from tests.fuzz.readers import READERS
@@ -58,8 +58,7 @@ def test_a_text_that_announces_gigabytes(scan):
         start = chunks[0] if chunks else place.get_offset()
     content[start : start + 4] = (2**31).to_bytes(4, "little")
     scan.write_bytes(content)
-    with h5py.File(scan) as file:
-        assert "announces 2,147,483,648 bytes" in storage_damage(file["dataset/xml"], scan)
+    assert "announces 2,147,483,648 bytes" in PROBE.problem(scan, "/dataset/xml")
     _refused(scan, "announces 2,147,483,648 bytes|far more memory")
 
 

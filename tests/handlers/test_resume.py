@@ -14,7 +14,7 @@ from disinr_monai.data import EpochSampler
 from disinr_monai.errors import InputError
 from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.fitting.prepare_batch import collate_cases, prepare_training_batch
-from disinr_monai.handlers import ResumeCheckpoint, SetEpoch
+from disinr_monai.handlers import ResumeCheckpoint
 from disinr_monai.handlers.resume import FILE_NAME
 from tests.problems import mri_case, small_network
 
@@ -38,7 +38,7 @@ def make_trainer(folder, max_epochs: int, resume: bool = False, settings: dict |
         loss_function=MeasurementLoss(),
         prepare_batch=prepare_training_batch,
         train_handlers=[
-            SetEpoch(sampler),
+            sampler,
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
             checkpoint,
             *handlers,

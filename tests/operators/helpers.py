@@ -15,9 +15,11 @@ from disinr_monai.operators import (
     MultiCoilFourier,
     NonCartesianFourier,
     ParallelBeam,
+    PerFrame,
     PETProjection,
     Samples,
 )
+from disinr_monai.operators.linear_operator import Composition, Masked
 
 EXAMPLE_OPERATORS: dict[type[LinearOperator], list[Callable[[], LinearOperator]]] = {}
 
@@ -43,6 +45,17 @@ def random_range(operator: LinearOperator, batch: tuple[int, ...] = (), seed: in
     """A random float64 (complex128 for MRI) measurement."""
     is_complex = operator(torch.zeros(operator.domain_shape, dtype=torch.float64)).is_complex()
     return random_like((*batch, *operator.range_shape), is_complex, seed)
+
+
+def measured(operator: LinearOperator) -> torch.Tensor:
+    """Mask of the samples that are measured, as far as an image shows it; rays that miss it are measured too."""
+    if isinstance(operator, Composition):
+        return measured(operator.outer)
+    if isinstance(operator, Masked):
+        return operator.keep
+    if operator.partition.gaps == "views":
+        return torch.ones(operator.range_shape, dtype=torch.bool)
+    return operator(random_like(operator.domain_shape, False, 0).float()) != 0
 
 
 @_example(Identity)
@@ -199,3 +212,45 @@ def pet_projection() -> LinearOperator:
 @_example(PETProjection)
 def pet_projection_without_blur() -> LinearOperator:
     return PETProjection(image_shape=(6, 4), pixel_spacing=0.8, angles=[0.0, 1.5], n_bins=6, bin_spacing=1.0)
+
+
+@_example(Masked)
+def masked_samples() -> LinearOperator:
+    return fan_beam().masked(torch.rand((1, 4, 11), generator=torch.Generator().manual_seed(2)) < 0.7)
+
+
+def support(shape: tuple[int, ...]) -> LinearOperator:
+    """An image that is 0 outside a region."""
+    return Identity(shape).masked(torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.6)
+
+
+@_example(Composition)
+def fan_beam_of_a_region() -> LinearOperator:
+    return fan_beam() @ support((1, 5, 7))
+
+
+@_example(Composition)
+def fourier_of_a_region_twice() -> LinearOperator:
+    return multi_coil_fourier() @ support((2, 5, 7)) @ Identity((2, 5, 7))
+
+
+@_example(Composition)
+def voxels_of_a_region() -> LinearOperator:
+    return Samples((2, 5, 7), torch.tensor([0, 3, 4, 11, 30, 34])) @ support((2, 5, 7))
+
+
+@_example(PerFrame)
+def frames_of_one_trajectory() -> LinearOperator:
+    return PerFrame([non_cartesian()] * 3)
+
+
+@_example(PerFrame)
+def frames_of_other_lines() -> LinearOperator:
+    whole = MultiCoilFourier(random_like((3, 5, 7), True, 8).to(torch.complex64), torch.ones(7))
+    lines = ([1, 0, 1, 1, 1, 0, 1], [0, 1, 1, 1, 1, 1, 0])
+    return PerFrame([whole.with_samples(torch.tensor(line)[None].expand(5, 7) > 0) for line in lines])
+
+
+@_example(PerFrame)
+def frames_of_other_views() -> LinearOperator:
+    return PerFrame([fan_beam().with_views([0, 2]), fan_beam().with_views([1, 3])])

@@ -11,6 +11,7 @@ import torch
 
 from disinr_monai import operators
 from disinr_monai.operators import LinearOperator
+from disinr_monai.operators.linear_operator import Composition, Masked
 from tests.operators.helpers import EXAMPLE_OPERATORS, all_examples, random_like, random_range
 
 every_operator = pytest.mark.parametrize("make", all_examples(), ids=lambda make: make.__name__)
@@ -34,7 +35,7 @@ def test_every_exported_operator_has_an_example():
         for name in operators.__all__
         if inspect.isclass(value := getattr(operators, name)) and issubclass(value, LinearOperator)
     } - {LinearOperator}
-    assert exported == set(EXAMPLE_OPERATORS), "add an example to tests/operators/helpers.py"
+    assert exported | {Masked, Composition} == set(EXAMPLE_OPERATORS), "add an example to tests/operators/helpers.py"
 
 
 @every_operator
@@ -126,7 +127,7 @@ def test_nothing_is_saved_with_a_network(make):
 def test_held_out_samples(make):
     """The right share of what is measured, reproducible, never everything."""
     operator = make()
-    masks = [operator.hold_out(0.2, torch.Generator().manual_seed(3)) for _ in range(2)]
+    masks = [operator.partition.held_out_samples(0.2, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert masks[0].shape == operator.range_shape
     assert masks[0].dtype == torch.bool
     assert torch.equal(*masks)

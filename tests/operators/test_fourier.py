@@ -74,13 +74,13 @@ def test_withheld_samples_are_lines_or_scattered_as_the_pattern_is():
     scattered[4:8, 16:24] = 1
     for mask in (lines, scattered):
         operator = MultiCoilFourier(maps, mask)
-        held = operator.withhold(0.2, torch.Generator().manual_seed(0))
+        held = operator.partition.held_out_blocks(0.2, torch.Generator().manual_seed(0))
         full = mask.expand(12, 40).bool()
         assert 0 < int(held[0].sum()) < int(full.sum())
         assert not (held[0] & ~full).any(), "only what was measured can be withheld"
         assert torch.equal(held[0], held[1])
-    columns = MultiCoilFourier(maps, lines).withhold(0.2, torch.Generator().manual_seed(0))[0].float().mean(0)
-    assert set(columns.tolist()) == {0.0, 1.0}
+    held = MultiCoilFourier(maps, lines).partition.held_out_blocks(0.2, torch.Generator().manual_seed(0))
+    assert set(held[0].float().mean(0).tolist()) == {0.0, 1.0}
 
 
 def poisson_like(height: int = 40, width: int = 48, centre: int = 14) -> torch.Tensor:
@@ -93,8 +93,8 @@ def test_two_dimensional_patterns_keep_their_calibration_block():
     mask = poisson_like()
     operator = MultiCoilFourier(torch.ones(2, *mask.shape, dtype=torch.complex64), mask)
     for seed in range(5):
-        held = operator.withhold(0.2, torch.Generator().manual_seed(10 + seed))
-        keep = operator.split(seed, torch.Generator().manual_seed(10 + seed))
+        held = operator.partition.held_out_blocks(0.2, torch.Generator().manual_seed(10 + seed))
+        keep = operator.partition.training_split(seed, torch.Generator().manual_seed(10 + seed))
         lost = (mask > 0) & ~keep[0]
         for gone in (held[0], lost):
             assert not gone[13:27, 17:31].any(), "the centre calibrates phase and coils"
@@ -135,6 +135,6 @@ def test_gram_of_lines_and_of_their_parts():
     mask[:, ::3] = 1
     operator = MultiCoilFourier(torch.randn(2, 40, 48, dtype=torch.complex64), mask)
     image = torch.randn(2, 40, 48)
-    part, _ = operator.restrict(torch.rand(40, 48) < 0.5)
+    part, _ = operator.partition.restrict(torch.rand(40, 48) < 0.5)
     for each in (operator, part):
         torch.testing.assert_close(each.gram(image), each.adjoint(each(image)), rtol=1e-4, atol=1e-4)

@@ -92,19 +92,19 @@ def test_parts_are_whole_readouts_of_the_scan():
     operator = make(density=torch.rand(7, 11) + 0.1)
     image = random_like((2, *SHAPE), False, 1)
     measurement = operator(image)
-    held = operator.withhold(0.3, torch.Generator().manual_seed(0))
+    held = operator.partition.held_out_blocks(0.3, torch.Generator().manual_seed(0))
     spokes = held[0].any(-1)
     assert torch.equal(held, spokes[None, :, None].expand_as(held))
     assert int(spokes.sum()) == 2
-    part, select = operator.restrict(~held)
+    part, select = operator.partition.restrict(~held)
     assert part.range_shape == (3, 5, 11)
     torch.testing.assert_close(select(measurement), measurement[:, ~spokes])
     torch.testing.assert_close(part(image), measurement[:, ~spokes])
-    rest, take = operator.restrict(held)
+    rest, take = operator.partition.restrict(held)
     together = part.adjoint(select(measurement)) + rest.adjoint(take(measurement))
     torch.testing.assert_close(together, operator.adjoint(measurement))
     torch.testing.assert_close(part.gram(image) + rest.gram(image), operator.gram(image), rtol=1e-4, atol=1e-5)
-    splits = [operator.split(i, torch.Generator().manual_seed(i)) for i in range(8)]
+    splits = [operator.partition.training_split(i, torch.Generator().manual_seed(i)) for i in range(8)]
     for keep in splits:
         assert keep.shape == operator.range_shape
         assert torch.equal(keep, keep[:1, :, :1].expand_as(keep))
@@ -116,7 +116,7 @@ def test_parts_of_a_readout():
     operator = make()
     keep = torch.rand(7, 11, generator=torch.Generator().manual_seed(0)) < 0.5
     keep[2] = False
-    part, select = operator.restrict(keep)
+    part, select = operator.partition.restrict(keep)
     image = random_like((2, *SHAPE), False, 1)
     torch.testing.assert_close(part(image), select(operator(image)))
     assert part.range_shape == (3, 6, 11)
@@ -127,7 +127,7 @@ def test_parts_of_a_readout():
 def test_one_long_readout_withholds_samples_outside_the_centre():
     trajectory = radial_trajectory((20, 20), 12).reshape(1, -1, 2)
     operator = NonCartesianFourier(torch.ones(1, 20, 20, dtype=torch.complex64), trajectory)
-    held = operator.withhold(0.3, torch.Generator().manual_seed(0))[0, 0]
+    held = operator.partition.held_out_blocks(0.3, torch.Generator().manual_seed(0))[0, 0]
     assert 0 < int(held.sum()) < 0.3 * held.numel()
     assert np.linalg.norm(trajectory[0][held.numpy()], axis=-1).min() > dense_radius(trajectory)
 
@@ -182,12 +182,12 @@ def test_noise_is_estimated_from_the_outer_samples():
     image = torch.stack((blob(48, 48), torch.zeros(48, 48)))
     smooth = torch.nn.functional.avg_pool2d(image[None], 5, 1, 2)[0]
     noise = 0.3 * torch.randn(operator.range_shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    variance = operator.noise_variance(operator(smooth) + operator.precondition(noise))
+    variance = operator.noise.variance(operator(smooth) + operator.precondition(noise))
     density = operator.root_density.square()
     torch.testing.assert_close(variance / density, torch.full_like(density, 0.09), rtol=0.15, atol=0)
     # The energy that the noise is expected to leave is what it leaves.
-    energy = float(operator.residual_energy(operator.precondition(noise)))
-    assert operator.noise_energy(variance) == pytest.approx(energy, rel=0.15)
+    energy = float(operator.noise.residual_energy(operator.precondition(noise)))
+    assert operator.noise.energy(variance) == pytest.approx(energy, rel=0.15)
 
 
 def test_phase_of_the_centre():

@@ -21,7 +21,7 @@ def test_a_part_is_a_part_of_the_measurement(pixels, rng):
     operator = Samples((1, *SHAPE), pixels, n_drawn=4)
     grid = voxel_centres(SHAPE)
     image = ramp(grid)
-    part = operator.draw(rng)
+    part = operator.partition.draw(rng)
     values = part.operator(ramp(part.at(grid)))
     torch.testing.assert_close(part.select(operator(image)), values)
     assert values.shape == (1, 4)
@@ -32,16 +32,16 @@ def test_every_voxel_is_drawn_equally_often(rng):
     counts = torch.zeros(120)
     numbers = torch.arange(120.0)[None]
     for _ in range(4000):
-        counts[operator.draw(rng).select(numbers)[0].long()] += 1
+        counts[operator.partition.draw(rng).select(numbers)[0].long()] += 1
     expected = 4000 * 7 / 120
     assert (counts - expected).abs().max() < 5 * expected**0.5
 
 
 def test_what_is_left_out_is_not_drawn(rng):
     operator = Samples((1, *SHAPE), n_drawn=50)
-    among = operator.hold_out(0.2, rng)
+    among = operator.partition.held_out_samples(0.2, rng)
     numbers = torch.arange(120)[None]
-    drawn = torch.cat([operator.draw(rng, among).select(numbers)[0] for _ in range(50)]).unique()
+    drawn = torch.cat([operator.partition.draw(rng, among).select(numbers)[0] for _ in range(50)]).unique()
     assert torch.equal(drawn, among[0].nonzero()[:, 0])
 
 
@@ -56,5 +56,5 @@ def test_direct_inverse_is_the_nearest_measured_voxel():
 
 
 def test_operators_that_need_the_whole_image_have_no_parts(rng):
-    assert Identity((1, 4, 4)).draw(rng) is None
-    assert MultiCoilFourier(torch.ones(1, 4, 4, dtype=torch.complex64), torch.ones(4)).draw(rng) is None
+    assert Identity((1, 4, 4)).partition.draw(rng) is None
+    assert MultiCoilFourier(torch.ones(1, 4, 4, dtype=torch.complex64), torch.ones(4)).partition.draw(rng) is None

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from disinr_monai.handlers.loss_report import LossReport
+from disinr_monai.output.orientation import radiological
 from disinr_monai.output.pictures import _plane
 from disinr_monai.output.report import Report, report
 from disinr_monai.output.report.charts import curve
-from disinr_monai.output.report.pixels import LEVELS, pack, png, quantise, smaller, spacing_of, upright, windowed
+from disinr_monai.output.report.pixels import LEVELS, pack, png, quantise, smaller, windowed
 from disinr_monai.runtime.logs import collect_warnings
 from disinr_monai.runtime.names import Names
 from tests.browser import open_page
@@ -169,7 +170,7 @@ def test_window_controls_show_the_values_in_a_browser(tmp_path):
     fill(page)
     found = probe(tmp_path, write(page), [("level", 100), ("width", 300), ("preset", "40,400")])
     low, high = (float(re.search(f'data-{k}="([^"]*)"', page._fragments[0])[1]) for k in ("low", "high"))
-    result, reference = (upright(image(seed=s), AFFINE) for s in (2, 3))
+    result, reference = (radiological(image(seed=s), AFFINE)[0] for s in (2, 3))
 
     def expected(values, level, width):
         return windowed(low + quantise(values, low, high) * ((high - low) / LEVELS), level, width)
@@ -192,7 +193,7 @@ def test_a_volume_is_seen_from_three_sides(tmp_path):
     steps = [("slice", 5), ("plane", 1), ("plane", 2), ("slice", 1)]
     found = probe(tmp_path, write(page), steps)
     low, high = (float(re.search(f'data-{k}="([^"]*)"', page._fragments[0])[1]) for k in ("low", "high"))
-    volume = upright(image((12, 10, 6), 2), AFFINE)  # slices from the feet, rows to the back, columns to the left
+    volume = radiological(image((12, 10, 6), 2), AFFINE)[0]  # slices from the feet, rows to the back
     assert volume.shape == (6, 10, 12)
     np.testing.assert_array_equal(volume[4, 0, 0], image((12, 10, 6), 2)[11, 9, 4])
     planes = [volume[3], volume[5], volume[::-1, 5], volume[::-1, :, 6], volume[::-1, :, 1]]
@@ -203,18 +204,18 @@ def test_a_volume_is_seen_from_three_sides(tmp_path):
 
 
 def test_the_page_stays_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "FULL_BYTES", 60_000)
-    monkeypatch.setattr(report, "THUMBNAIL_BYTES", 40_000)
-    monkeypatch.setattr(report, "ROW_BYTES", 10_000)
+    monkeypatch.setattr(report, "PICTURE_BYTES", 200_000)
     page = Report(tmp_path, "Title")
     for number in range(60):
         fill(page, name=f"case {number}", shape=(64, 64))
     text = write(page)
-    assert len(text) < 60_000 + 40_000 + 10_000 + 30_000
-    counts = page._counts
-    assert sum(counts.values()) == 60
-    assert all(counts[kind] > 0 for kind in ("full", "thumbnail", "row", "none"))
-    assert f"{counts['full']} cases have window controls" in text
+    assert len(text) < 200_000 + 60 * 500 + 30_000
+    shown = text.count("<article")
+    assert 0 < shown < 60
+    assert f"{shown} cases have pictures here" in text
+    for number in range(60):
+        link = f'<a href="case%20{number}/case%20{number}_recon.png">case {number}</a>'
+        assert (link in text) == (number >= shown)
     checked(text)
 
 
@@ -249,13 +250,16 @@ def test_pictures_lie_as_those_of_the_png(codes, shape):
 
     affine = nibabel.orientations.inv_ornt_aff(nibabel.orientations.axcodes2ornt(codes), (9, 7, 5))
     values = np.random.default_rng(0).random(shape).astype(np.float32)
-    shown = upright(values, affine)
+    shown, turned = radiological(values, affine)
     if len(shape) == 2:
         np.testing.assert_array_equal(shown, _plane(torch.from_numpy(values)[None], affine))
     else:
         world = nibabel.orientations.apply_orientation(values, nibabel.io_orientation(affine))  # R, A, S
         np.testing.assert_array_equal(shown, world.transpose(2, 1, 0)[:, ::-1, ::-1])
-    assert spacing_of(affine @ np.diag([1, 1, 1, 1]), len(shape)) == [1.0] * len(shape)
+    corner = [0] * len(shape)
+    stored = np.argwhere(values == shown[tuple(corner)])[0]  # the same voxel has the same place in the patient
+    place = affine @ np.append(np.pad(stored, (0, 3 - len(shape))), 1)
+    np.testing.assert_allclose(turned @ [0, 0, 0, 1], place)
 
 
 def test_pixels_survive_the_page():

@@ -32,7 +32,7 @@ def image() -> torch.Tensor:
 
 
 def writer(folder, modality="mri", **options) -> CaseWriter:
-    return CaseWriter(folder, modality, facts_of(modality), **options)
+    return CaseWriter(folder, facts_of(modality), **options)
 
 
 def write(to: CaseWriter, **more):

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from disinr_monai.data import list_cases
-from disinr_monai.data.readers.dicom import read_dicom_volume, sort_series
+from disinr_monai.data.readers.dicom import read_dicom, sort_series
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.errors import InputError
 from disinr_monai.output.dicom import CT_IMAGE, MR_IMAGE, SECONDARY_CAPTURE, DicomWriter
@@ -53,7 +53,8 @@ def test_geometry_and_values_come_back(tmp_path, codes, base, modality, step):
     image = values(shape) if modality == "CT" else np.abs(values(shape, 1e-5))
     files = DicomWriter(modality, "disinr").write(tmp_path, case(affine=affine), image)
     assert len(files) == shape[2]
-    stored, found = read_dicom_volume([str(f) for f in files], "ct" if modality == "CT" else "mri")
+    series = read_dicom([str(f) for f in files], "ct" if modality == "CT" else "mri")
+    stored, found = series.image, series.affine
     step = step or 0.5001 * (image.max() - min(image.min(), 0)) / 65535
     indices = np.argwhere(np.ones(shape, dtype=bool))
     points = nibabel.affines.apply_affine(affine, indices)

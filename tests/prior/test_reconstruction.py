@@ -62,10 +62,10 @@ def test_gaps_of_two_dimensions_mix_learned_and_classical(mix):
 
     scattered = torch.rand(case["scan"].operator.range_shape[1:], generator=torch.Generator().manual_seed(0)) < 0.5
     scattered[8:16, 6:14] = True
-    operator = case["scan"].operator.restrict(scattered.expand(case["scan"].operator.range_shape))[0]
+    operator = case["scan"].operator.partition.restrict(scattered.expand(case["scan"].operator.range_shape))[0]
     full = mri_case(acceleration=1)["scan"].measurement
     case = changed(case, operator=operator, measurement=full * operator.sampled)
-    assert operator.gaps == "samples"
+    assert operator.partition.gaps == "samples"
     images = {
         share: LearnedReconstruction(tv_fraction_by_gap={"samples": share})(None, network, case=case)
         for share in (0.0, 1.0)

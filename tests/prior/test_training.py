@@ -16,7 +16,7 @@ from tests.prior.helpers import FIRM, case_of, make_prior, network_of
 def test_what_is_held_out_never_reaches_the_input(modality, index):
     case, prior = case_of(modality), make_prior(modality)
     scan, operator = case["scan"], case["scan"].operator
-    keep = operator.split(index, torch.Generator().manual_seed(index))
+    keep = operator.partition.training_split(index, torch.Generator().manual_seed(index))
     measured = operator(torch.randn(operator.domain_shape)) != 0
     assert (keep & measured).any()
     assert (~keep & measured).any()
@@ -75,7 +75,7 @@ def test_training_predicts_what_was_held_out(modality):
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     case = case_of(modality, seed=7)
     scan, tempered = case["scan"], prior.tempered(case["scan"])
-    keep = scan.operator.split(0, torch.Generator().manual_seed(0))
+    keep = scan.operator.partition.training_split(0, torch.Generator().manual_seed(0))
     inputs = prior.inputs(scan.restrict(keep))
     learned = prior.reconstruct(inputs, tempered.restrict(keep))
     held_out = tempered.restrict(~keep)

@@ -1,41 +1,14 @@
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import mlflow
 import pytest
 from ignite.engine import Engine
 
 from disinr_monai.errors import InputError
 from disinr_monai.runtime.names import Names
 from disinr_monai.tracking import Tracking
-from disinr_monai.tracking import journal as delivery
-from disinr_monai.tracking.unsent import FOLDER
-from tests.faults.record import record
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """One SQLite store for the module: its first use costs seconds."""
-    return tmp_path_factory.mktemp("mlflow")
-
-
-def track(store, step=lambda engine, batch: {"loss": 1.0 / engine.state.iteration}, n: int = 45, **options):
-    handler = Tracking(str(store), run_name="test", log_every=10, **options)
-    engine = Engine(step)
-    handler.attach(engine)
-    return handler, engine, n
-
-
-def finished(store, handler):
-    client = mlflow.MlflowClient(handler.uri)
-    runs = client.search_runs([client.get_experiment_by_name("disinr").experiment_id])
-    return client, next(run for run in runs if run.info.run_name == handler.run_name)
+from tests.tracking.helpers import Results, finished, track, with_files
 
 
 def test_losses_params_tags_and_status(store):
@@ -70,197 +43,22 @@ def test_run_names_are_unique(store):
     assert Tracking(str(store), run_name="a").run_name != Tracking(str(store), run_name="a").run_name
 
 
-def warnings(caplog) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
-
-
-@pytest.fixture
-def no_server(monkeypatch) -> str:
-    """Where nobody listens."""
-    monkeypatch.setattr(delivery, "PATIENCE", 0.2)
-    return "http://user:secret@127.0.0.1:9"
-
-
-def test_an_unreachable_server_does_not_stop_the_run(tmp_path, caplog, no_server):
-    _handler, engine, n = track(tmp_path, tracking_uri=no_server)
-    started = time.monotonic()
-    state = engine.run(range(n), max_epochs=1)
-    assert state.iteration == n
-    assert time.monotonic() - started < 10
-    failed, kept = warnings(caplog)
-    assert "the run goes on without it" in failed
-    assert str(tmp_path / FOLDER) in kept
-    assert "secret" not in failed + kept
-    (found,) = (tmp_path / FOLDER).glob("*/record.json")
-    told = found.read_text()
-    assert "secret" not in told
-    messages = json.loads(told)["messages"]
-    assert sum(len(m["metrics"]) for m in messages if m["kind"] == "metrics") == 4
-
-
-@pytest.mark.parametrize("anonymize", [None, "false"])
-def test_what_is_kept_is_what_would_have_been_sent(tmp_path, no_server, anonymize):
-    results, cases = with_files(tmp_path)
-    names = Names(cases, ["/scans"], anonymize)
-    _handler, engine, _ = track(
-        tmp_path, tracking_uri=no_server, params={"note": "of doe_john_s1"}, results=results, names=names
-    )
-    engine.run(range(2), max_epochs=1)
-    (folder,) = (tmp_path / FOLDER).iterdir()
-    told = " ".join(file.name for file in folder.iterdir()) + (folder / "record.json").read_text()
-    assert ("doe_john" in told) is (anonymize == "false")
-    assert ("case-002_recon.png" in told) is (anonymize is None)
-    assert any(file.name.endswith("report.html") for file in folder.iterdir()) is (anonymize == "false")
-
-
-def test_a_store_that_is_away_at_first(tmp_path, caplog):
-    """The folder of the database cannot be made for a while."""
-    place = tmp_path / "store"
-    place.write_text("in the way")
-
-    def step(engine, batch):
-        if engine.state.iteration == 20:
-            time.sleep(1.5)
-            place.unlink()
-        return {"loss": 1.0}
-
-    handler, engine, n = track(tmp_path, step, tracking_uri=f"sqlite:///{place}/mlruns.db")
-    engine.run(range(n), max_epochs=1)
-    client, run = finished(place, handler)
-    assert run.info.status == "FINISHED"
-    assert [m.step for m in client.get_metric_history(run.info.run_id, "loss")] == [10, 20, 30, 40]
-    assert len(warnings(caplog)) == 1
-    assert not (tmp_path / FOLDER).exists()
-    record("MLflow database away for a while", 1, 1)
-
-
-def test_the_next_run_sends_what_the_last_could_not(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(delivery, "PATIENCE", 0.2)
-    place = tmp_path / "store"
-    place.write_text("in the way")
-    results, _cases = with_files(tmp_path)
-    handler, engine, n = track(tmp_path, tracking_uri=f"sqlite:///{place}/mlruns.db", results=results)
-    engine.run(range(n), max_epochs=1)
-    assert len(warnings(caplog)) == 2
-    place.unlink()
-    for picture in results.pictures:
-        picture.unlink()
-        picture.write_text("of the next run")
-    caplog.clear()
-    other, engine, n = track(tmp_path, tracking_uri=f"sqlite:///{place}/mlruns.db")
-    engine.run(range(n), max_epochs=1)
-    for each in (handler, other):
-        client, run = finished(place, each)
-        assert run.info.status == "FINISHED"
-        assert len(client.get_metric_history(run.info.run_id, "loss")) == 4
-    _client, run = finished(place, handler)
-    shown = Path(client.download_artifacts(run.info.run_id, "pictures/doe_john_s0_recon.png"))
-    assert shown.read_text() == "png", "the picture of that run"
-    assert not warnings(caplog)
-    assert not (tmp_path / FOLDER).exists()
-    record("MLflow database away until the end", 1, 1)
-
-
-def test_what_is_refused_for_good_holds_up_nothing(store, caplog):
-    results = Results()
-    results.rows = [{**row, "method": row["method"].replace("tv", "t*v")} for row in Results.rows]  # no name for MLflow
-    started = time.monotonic()
-    handler, engine, n = track(store, results=results)
-    engine.run(range(n), max_epochs=1)
-    assert time.monotonic() - started < 10
-    client, run = finished(store, handler)
-    assert run.info.status == "FINISHED"
-    assert len(client.get_metric_history(run.info.run_id, "loss")) == 4
-    assert run.data.metrics["disinr_psnr"] == 30.5
-    assert "metrics.csv" in {a.path for a in client.list_artifacts(run.info.run_id)}
-    (told,) = warnings(caplog)
-    assert "refuses some of this run" in told
-
-
-def test_a_refused_run_is_kept_for_another_day(store, tmp_path, caplog):
-    """Nothing can be logged to a deleted experiment until somebody restores it."""
-    uri = f"sqlite:///{store}/mlruns.db"
-    client = mlflow.MlflowClient(uri)
-    experiment_id = client.create_experiment("deleted")
-    client.delete_experiment(experiment_id)
-    started = time.monotonic()
-    handlers = []
-    for _ in range(2):
-        caplog.clear()
-        handler, engine, n = track(tmp_path, tracking_uri=uri, experiment_name="deleted")
-        engine.run(range(n), max_epochs=1)
-        handlers.append(handler)
-        refused, kept = warnings(caplog)
-        assert "refuses the run" in refused
-        assert "kept in" in kept
-    assert time.monotonic() - started < 10
-    client.restore_experiment(experiment_id)
-    caplog.clear()
-    handler, engine, n = track(tmp_path, tracking_uri=uri, experiment_name="deleted")
-    engine.run(range(n), max_epochs=1)
-    runs = {run.info.run_name: run for run in client.search_runs([experiment_id])}
-    assert runs.keys() == {each.run_name for each in [*handlers, handler]}
-    assert all(run.info.status == "FINISHED" for run in runs.values())
-    assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 4 for run in runs.values())
-    assert not warnings(caplog)
-    assert not (tmp_path / FOLDER).exists()
-
-
-def test_a_record_names_no_file_outside_its_folder(store, tmp_path):
-    """Whoever could write a record could else have any file of the next user sent."""
-    folder = tmp_path / FOLDER / "20260101-000000-abcdef"
-    folder.mkdir(parents=True)
-    secret = tmp_path / "secret.txt"
-    secret.write_text("secret")
-    uri = f"sqlite:///{store}/mlruns.db"
-    (folder / "link.txt").symlink_to(secret)
-    files = [
-        {"kind": "file", "path": path, "name": f"{i}.txt", "folder": None}
-        for i, path in enumerate([str(secret), "../../secret.txt", "link.txt"])
-    ]
-    opening = {"experiment": "disinr", "name": "hostile-20260101-000000-abcdef", "when": 1.0, "uri": uri}
-    opening["stamp"] = "20260101-000000-abcdef"
-    (folder / "record.json").write_text(
-        json.dumps({"opening": opening, "messages": files, "saved": 2, "is_over": False})
-    )
-    (tmp_path / FOLDER / "damaged").mkdir()
-    (tmp_path / FOLDER / "damaged" / "record.json").write_text("{")
-    _handler, engine, n = track(tmp_path, tracking_uri=uri)
-    engine.run(range(n), max_epochs=1)
-    client = mlflow.MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name("disinr").experiment_id])
-    (run,) = [run for run in runs if run.info.run_name == opening["name"]]
-    assert run.info.status == "KILLED"
-    assert not client.list_artifacts(run.info.run_id)
-
-
 def test_many_losses_arrive_in_few_calls(store, monkeypatch):
     calls = []
-    send = Tracking._send_metrics
-    monkeypatch.setattr(
-        Tracking, "_send_metrics", lambda self, metrics: calls.append(len(metrics)) or send(self, metrics)
-    )
+    put = Tracking._put
+    monkeypatch.setattr(Tracking, "_put", lambda self, message: calls.append(message["kind"]) or put(self, message))
     handler = Tracking(str(store), log_every=1)
     engine = Engine(lambda e, b: {"loss": 1.0})
     handler.attach(engine)
     engine.run(range(2000), max_epochs=1)
     client, run = finished(store, handler)
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 2000
-    assert len(calls) <= 21
+    assert calls.count("metrics") <= 21
 
 
 def test_a_folder_is_refused_by_name():
     with pytest.raises(InputError, match=r"tracking_uri: .*found './runs'"):
         Tracking("out", tracking_uri="./runs")
-
-
-class Results:
-    rows = [
-        {"case": f"s{i}", "subject": f"s{i}", "method": m, "psnr": p + i, "ssim": 0.9, "seconds": 1.0}
-        for m, p in (("disinr", 30.0), ("tv", 28.0))
-        for i in (0, 1)
-    ]
-    pictures = []
 
 
 def test_each_method_is_a_run_under_the_parent(store):
@@ -279,21 +77,6 @@ def test_each_method_is_a_run_under_the_parent(store):
     # Of one method, under the names that every method has: runs of different methods compare column by column.
     assert parent.data.metrics["psnr"] == parent.data.metrics["disinr_psnr"] == 30.5
     assert all(run.data.tags["git_commit"] == parent.data.tags["git_commit"] for run in children)
-
-
-def with_files(folder):
-    """Results of two scans of one named person, as they lie on the user's disk."""
-    results = Results()
-    results.rows = [{"case": f"doe_john_s{i}", "subject": "doe_john", "method": "tv", "psnr": 30.0} for i in (0, 1)]
-    results.pictures = []
-    for i in (0, 1):
-        picture = folder / f"doe_john_s{i}" / f"doe_john_s{i}_recon.png"
-        picture.parent.mkdir(parents=True)
-        picture.write_text("png")
-        results.pictures.append(picture)
-    (folder / "report.html").write_text("doe_john")
-    cases = [{"name": f"doe_john_s{i}", "subject": "doe_john", "path": f"/scans/doe_john_{i}.h5"} for i in (0, 1)]
-    return results, cases
 
 
 @pytest.mark.parametrize("anonymize", [None, "true", "false"])
@@ -328,16 +111,3 @@ def test_who_is_named_where(store, tmp_path, anonymize, is_server):
         assert run.data.params["note"] == "of case-002"
     # The page on disk names cases by their files unless everything is neutral.
     assert ("report.html" in artifacts) is (not hidden or anonymize == "true")
-
-
-def test_mlflow_does_not_report_usage(tmp_path):
-    code = (
-        "import mlflow\n"  # as MONAI does, before anything of ours
-        "from mlflow.telemetry.client import get_telemetry_client\n"
-        "from disinr_monai.tracking.mlflow_client import Sender\n"
-        f"Sender('sqlite:///{tmp_path}/runs.db')._connected()\n"
-        "assert get_telemetry_client() is None\n"
-    )
-    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI")}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

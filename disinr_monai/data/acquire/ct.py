@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from disinr_monai.data.case import case_label, make_case
-from disinr_monai.data.readers.cil import is_nexus, read_nexus, scan_from_cil
+from disinr_monai.data.readers.cil import scan_from_cil
 from disinr_monai.data.readers.cil_geometry import CILGeometry
 from disinr_monai.data.readers.image import read_image
-from disinr_monai.data.readers.sinogram import SETTINGS, read_sinogram, scan_operator
+from disinr_monai.data.readers.reader import reader_of
+from disinr_monai.data.readers.sinogram import SETTINGS, scan_operator
 from disinr_monai.data.resample import LARGEST_IMAGE, block_average, pad_to_square, resample_slice
 from disinr_monai.data.simulate.ct import simulate_fan_beam
 from disinr_monai.errors import InputError, at_least
@@ -93,7 +94,7 @@ class AcquireCT(Transform):
             InputError: anything that the readers refuse, or a geometry that cannot be.
         """
         try:
-            return self._measured(case) if case["kind"] == "sinogram" else self._simulated(case)
+            return self._measured(case) if reader_of(case).kind == "sinogram" else self._simulated(case)
         except InputError:
             raise
         except ValueError as error:
@@ -143,8 +144,7 @@ class AcquireCT(Transform):
         return resample_slice(square, affine, factor * self.image_size, fill=HU_AIR)
 
     def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        read = read_nexus if is_nexus(case["path"]) else read_sinogram
-        scan = read(case["path"], case["slice"], self.image_size, self.file_geometry)
+        scan = reader_of(case).read(case["path"], case["slice"], self.image_size, self.file_geometry)
         return scan_case(case, scan)
 
 

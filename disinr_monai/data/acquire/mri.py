@@ -11,11 +11,11 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from disinr_monai.data.case import case_label, make_case
-from disinr_monai.data.coils.espirit import espirit_maps, grid_centre
+from disinr_monai.data.coils.espirit import espirit_maps, gridded_calibration
 from disinr_monai.data.coils.joint import joint_maps
-from disinr_monai.data.readers.fastmri import read_kspace
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.kspace import cut_affine
+from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import LARGEST_IMAGE, resample_slice
 from disinr_monai.data.simulate.mri import sample_kspace, simulate_kspace
 from disinr_monai.data.simulate.patterns import (
@@ -32,7 +32,7 @@ from disinr_monai.operators.calibration import acs_size, density_compensation
 from disinr_monai.runtime.names import case_seed
 from disinr_monai.scan import Scan
 
-MAPS = ("espirit", "joint", "true", "file")
+MAPS = ("espirit", "joint", "simulated", "file")
 PATTERNS = ("uniform", "random", "poisson", "radial")
 _MOST_COILS = 1024
 
@@ -59,8 +59,8 @@ class AcquireMRI(Transform):
         image_size: rows and columns of a simulated scan.
         maps: ``"espirit"`` (from the measured centre; the file's own maps where it has them), ``"joint"``
             (the same, but estimated together with the image, for scans without a usable centre:
-            :func:`~disinr_monai.data.coils.joint.joint_maps`), ``"true"`` (those of the simulation, or the file's own),
-            ``"file"`` (the file must have them).
+            :func:`~disinr_monai.data.coils.joint.joint_maps`), ``"simulated"`` (those of the simulation, or the file's
+            own), ``"file"`` (the file must have them).
         seed: of pattern, coils, phase and noise, together with the name of the case.
         pattern: ``"uniform"`` or ``"random"`` lines, ``"poisson"`` disc, ``"radial"`` at the golden angle.
         select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file, e.g. ``{"contrast": 1}``.
@@ -73,7 +73,7 @@ class AcquireMRI(Transform):
         n_coils: int = 8,
         noise_std: float = 0.0316,
         image_size: int = 256,
-        maps: Literal["espirit", "joint", "true", "file"] = "espirit",
+        maps: Literal["espirit", "joint", "simulated", "file"] = "espirit",
         seed: int = 0,
         pattern: Literal["uniform", "random", "poisson", "radial"] = "uniform",
         select: Mapping[str, int] | None = None,
@@ -97,7 +97,7 @@ class AcquireMRI(Transform):
         Raises:
             InputError: anything that the readers refuse, or no calibration region for the coil maps.
         """
-        scan = self._simulated(case) if case["kind"] == "image" else self._raw(case)
+        scan = self._simulated(case) if reader_of(case).kind == "image" else self._raw(case)
         label = case_label(case)
         operator, measurement = _operator(scan, label, self.maps)
         zero_filled = torch.linalg.vector_norm(operator.adjoint(measurement), dim=0)
@@ -145,18 +145,18 @@ class AcquireMRI(Transform):
         return {
             "kspace": scan.kspace,
             **sampling,
-            "maps": scan.maps if self.maps == "true" else None,
+            "maps": scan.maps if self.maps == "simulated" else None,
             "shape": image.shape,
             "reference": scan.reference,
             "affine": affine,
-            "info": {**source.info, "simulated": True, **info, "noise_std": self.noise_std, "maps": "true"},
+            "info": {**source.info, "simulated": True, **info, "noise_std": self.noise_std, "maps": "simulated"},
         }
 
     def _raw(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        raw = read_kspace(case["path"], case.get("slice"), self.select)
+        raw = reader_of(case).read(case["path"], case.get("slice"), self.select)
         kspace, mask, trajectory = raw["kspace"], raw["mask"], raw["trajectory"]
         info = {**raw["info"], "simulated": False}
-        if raw["maps"] is None and self.maps in ("true", "file"):
+        if raw["maps"] is None and self.maps in ("simulated", "file"):
             raise InputError(
                 f"{case['path']}: expected `sensitivity_maps` (maps = {self.maps}), found none; use maps = espirit"
             )
@@ -224,7 +224,7 @@ def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str
     if lines is not None:
         kspace, size = lines, acs_size((lines != 0).any(0))
     elif trajectory is not None:
-        kspace, side = grid_centre(kspace, trajectory, scan["shape"])
+        kspace, side = gridded_calibration(kspace, trajectory, scan["shape"])
         size = (side, side)
     else:
         size = acs_size(scan["mask"])

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from disinr_monai.data.case import case_label, make_case
 from disinr_monai.data.readers.image import read_image
-from disinr_monai.data.readers.pet import COUNTS, pet_geometry, read_pet_sinogram
+from disinr_monai.data.readers.pet import COUNTS, pet_geometry
+from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import block_average, pad_to_square, resample_slice
 from disinr_monai.data.simulate.pet import WATER_511, mu_map_path, read_mu_map, simulate_pet, water_body
 from disinr_monai.errors import InputError, at_least
@@ -114,7 +115,7 @@ class AcquirePET(Transform):
             InputError: anything that the readers refuse, or a geometry that cannot be.
         """
         try:
-            return self._measured(case) if case["kind"] == "sinogram" else self._simulated(case)
+            return self._measured(case) if reader_of(case).kind == "counts" else self._simulated(case)
         except InputError:
             raise
         except ValueError as error:
@@ -192,7 +193,7 @@ class AcquirePET(Transform):
 
     def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
         path = case["path"]
-        file = read_pet_sinogram(path, scan=self.scan, plane=case.get("slice"), axes=self.sinogram_axes)
+        file = reader_of(case).read(path, scan=self.scan, plane=case.get("slice"), axes=self.sinogram_axes)
         counts = torch.from_numpy(file["counts"])[None]
         n_negative = int((counts < 0).sum())
         if n_negative and not self.precorrected:

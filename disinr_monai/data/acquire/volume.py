@@ -12,7 +12,8 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from disinr_monai.data.case import case_label, make_case
-from disinr_monai.data.readers.image import HU_WINDOW, ImageVolume, read_volume
+from disinr_monai.data.readers.image import HU_WINDOW, read_volume
+from disinr_monai.data.readers.volume import Volume
 from disinr_monai.data.resample import resample_volume
 from disinr_monai.errors import InputError, at_least
 from disinr_monai.operators import Samples
@@ -123,7 +124,7 @@ class AcquireVolume(Transform):
             measurement = measurement + self.noise_std * torch.randn(measurement.shape, generator=generator)
         return Scan(operator, measurement)
 
-    def _kind(self, volume: ImageVolume, label: str) -> str:
+    def _kind(self, volume: Volume, label: str) -> str:
         low, high = float(volume.image.min()), float(volume.image.max())
         kind, why = self.volume_modality, "volume_modality"
         if kind == "auto" and volume.dicom is not None:
@@ -143,7 +144,7 @@ class AcquireVolume(Transform):
         logger.info("%s: taken as %s (%s)", label, {"ct": "CT in HU", "mri": "MR"}[kind], why)
         return kind
 
-    def _resampled(self, volume: ImageVolume, label: str) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def _resampled(self, volume: Volume, label: str) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         shape = self.volume_shape or _capped(volume.image.shape, volume.affine, self.max_voxels)
         if tuple(shape) == volume.image.shape:
             return volume.image, volume.affine

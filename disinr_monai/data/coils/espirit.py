@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +11,7 @@ from torch import Tensor
 
 from disinr_monai.errors import InputError
 from disinr_monai.methods.classical import ConjugateGradient
+from disinr_monai.numerics.cache import DiskCache
 from disinr_monai.operators import NonCartesianFourier, fft2c
 from disinr_monai.operators.calibration import dense_radius, density_compensation
 from disinr_monai.scan import Scan
@@ -72,12 +70,12 @@ def espirit_maps(
     calibration = calibration / np.abs(calibration).max()
     settings = (kernel_width, thresh, crop, max_iter)
     digest = hashlib.sha256(calibration.tobytes() + repr(("v1", data.shape, settings)).encode()).hexdigest()
-    cached = _load(digest, data.shape)
-    if cached is None:
+
+    def build() -> NDArray[np.complex64]:
         with _one_blas_thread():
-            cached = _espirit(calibration, data.shape, *settings)
-        _store(digest, cached)
-    return torch.from_numpy(cached)
+            return _espirit(calibration, data.shape, *settings)
+
+    return torch.from_numpy(_ON_DISK.get(digest, build))
 
 
 def _espirit(
@@ -129,38 +127,15 @@ def _interpolate(field: NDArray, shape: tuple[int, ...]) -> NDArray:
     return map_coordinates(field, np.meshgrid(*axes, indexing="ij"), order=3, mode="grid-wrap")
 
 
-def _cache_file(digest: str) -> Path:
-    folder = os.environ.get("DISINR_CACHE") or Path.home() / ".cache" / "disinr_monai"
-    return Path(folder) / "espirit" / f"{digest}.npy"
-
-
-def _load(digest: str, shape: tuple[int, ...]) -> NDArray[np.complex64] | None:
-    try:
-        maps = np.load(_cache_file(digest), allow_pickle=False)
-    except (OSError, ValueError, EOFError, RuntimeError):
-        return None
-    return maps if maps.shape == shape and maps.dtype == np.complex64 and np.isfinite(maps).all() else None
-
-
-def _store(digest: str, maps: NDArray) -> None:
-    with contextlib.suppress(OSError, RuntimeError):
-        target = _cache_file(digest)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, maps)
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
+_ON_DISK = DiskCache("espirit", lambda maps: {"maps": maps}, lambda arrays: arrays["maps"])
 
 _LARGEST = 32
 _MARGIN = 16
 
 
-def grid_centre(kspace: NDArray, trajectory: NDArray, shape: tuple[int, int]) -> tuple[NDArray[np.complex64], int]:
+def gridded_calibration(
+    kspace: NDArray, trajectory: NDArray, shape: tuple[int, int]
+) -> tuple[NDArray[np.complex64], int]:
     """Cartesian calibration samples from the densely sampled centre of a non-Cartesian scan.
 
     Each coil's image is fitted at low resolution (least squares by conjugate gradients, on a somewhat larger part of

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
+from disinr_monai.numerics.conjugate_gradients import conjugate_gradients
 from disinr_monai.operators import fft2c, ifft2c
 from disinr_monai.operators.calibration import acs_size
 
@@ -77,7 +76,7 @@ def joint_maps(kspace: Tensor, mask: Tensor, n_newton: int = 10, n_cg: int = 40,
             return torch.cat(both)
 
         right = adjoint(y - mask * fft2c(image * maps)) + alpha * (start - x)
-        x = x + _solve(lambda d, a=alpha: adjoint(derivative(d)) + a * d, right, n_cg)
+        x = x + conjugate_gradients(lambda d, a=alpha: adjoint(derivative(d)) + a * d, right, n_cg, tolerance=1e-3)
     spectra = torch.zeros((len(y), *shape), dtype=torch.complex64, device=y.device)
     spectra[:, *middle] = smooth * x[1:]
     maps, low = ifft2c(spectra), (coils(x[1:]) * x[0]).flatten(1)
@@ -87,18 +86,3 @@ def joint_maps(kspace: Tensor, mask: Tensor, n_newton: int = 10, n_cg: int = 40,
     strongest = torch.linalg.eigh(low @ low.conj().t())[1][:, -1]
     phase = torch.einsum("c,chw->hw", strongest.conj(), maps)
     return maps / size.clamp(min=1e-6 * float(size.max())) * torch.polar(torch.ones_like(size), -phase.angle())
-
-
-def _solve(normal: Callable[[Tensor], Tensor], right: Tensor, n_iterations: int) -> Tensor:
-    x, r = torch.zeros_like(right), right.clone()
-    p, energy = r, r.abs().square().sum()
-    first = energy
-    for _ in range(n_iterations):
-        q = normal(p)
-        step = energy / (p.conj() * q).real.sum()
-        x, r = x + step * p, r - step * q
-        after = r.abs().square().sum()
-        if after <= 1e-6 * first:
-            break
-        p, energy = r + (after / energy) * p, after
-    return x

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_array
-from disinr_monai.data.readers.ismrmrd import ismrmrd_summary, read_ismrmrd
-from disinr_monai.data.readers.ismrmrd_acquisitions import Space, find_ismrmrd, parse_ismrmrd_header
+from disinr_monai.data.readers.ismrmrd_acquisitions import parse_ismrmrd_header
 from disinr_monai.data.readers.kspace import (
     checked_slice,
     cut_affine,
     cut_size,
     is_fully_sampled,
     prewhiten,
+    read_trajectory,
     remove_oversampling,
 )
 from disinr_monai.errors import InputError
@@ -25,26 +25,24 @@ from disinr_monai.grid import centre_block
 _MAP_KEYS = ("sensitivity_maps", "coil_sensitivity_maps", "sens_maps", "coil_maps")
 
 
-def read_kspace(
+def read_fastmri(
     path: str | Path, slice_index: int | None = None, select: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """Read one slice of a raw MRI file, fastMRI HDF5 or ISMRMRD.
+    """Read one slice of a raw MRI file as fastMRI's.
 
-    ISMRMRD: :func:`~disinr_monai.data.readers.ismrmrd.read_ismrmrd`.
-
-    fastMRI: ``kspace`` ``(slice, coil, H, W)``; ``(coil, H, W)`` for one slice; or ``(slice, H, W)`` of one coil, in a
+    Datasets: ``kspace`` ``(slice, coil, H, W)``; ``(coil, H, W)`` for one slice; or ``(slice, H, W)`` of one coil, in a
     file with ``ismrmrd_header`` or ``reconstruction_esc`` as fastMRI's single-coil files have. Optional datasets:
     ``mask`` (``(W,)``, ``(H, W)``, or with a leading slice axis), ``sensitivity_maps`` (shaped like ``kspace``),
     ``ismrmrd_header`` (:func:`~disinr_monai.data.readers.fastmri.fastmri_geometry`), ``noise`` ``(coil, samples)``
     (coils are then prewhitened, :func:`~disinr_monai.data.readers.kspace.prewhiten`). Without ``mask`` a scan is
     undersampled if samples inside the measured block are exactly zero in every coil, or if the block is not in the
-    middle (partial Fourier). With ``trajectory`` (:func:`~disinr_monai.data.readers.fastmri.read_trajectory`) the last
+    middle (partial Fourier). With ``trajectory`` (:func:`~disinr_monai.data.readers.kspace.read_trajectory`) the last
     axes of ``kspace`` are readouts and samples. Oversampling along a complete readout is removed.
 
     Args:
         path: the file.
         slice_index: which slice; may be left out if there is only one.
-        select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file that has several.
+        select: for formats with several contrasts; without effect.
 
     Returns:
         ``kspace`` complex64 ``(coil, H, W)`` or ``(coil, readouts, samples)``; ``mask`` bool ``(H, W)``, what was (or,
@@ -60,15 +58,14 @@ def read_kspace(
             infinite, all zero, or a mask or maps that do not match.
     """
     with open_hdf5(path) as file:
-        if "kspace" not in file and find_ismrmrd(file) is not None:
-            return read_ismrmrd(file, path, slice_index, select)
         data = _kspace_dataset(file, path)
         n_slices, read = _layout(file, data)
         index = checked_slice(slice_index, n_slices, path)
         kspace = np.asarray(read(index)).astype(np.complex64)
         _check_values(kspace, path, index)
-        placed = read_trajectory(file, kspace.shape, path) if "trajectory" in file else None
-        shape = kspace.shape[1:] if placed is None else placed["shape"]
+        trajectory, shape = None, kspace.shape[1:]
+        if "trajectory" in file:
+            trajectory, shape = read_trajectory(file, kspace.shape, path)
         mask = _read_mask(file, kspace.shape, n_slices, index, path)
         maps = _read_maps(file, (n_slices, len(kspace), *shape), index, path)
         affine, geometry, kept = fastmri_geometry(file, shape, index)
@@ -80,12 +77,12 @@ def read_kspace(
     if noise is not None:
         kspace, maps = prewhiten(kspace, maps, noise, path)
         info["prewhitened"] = True
-    result = {
+    scan = {
         "kspace": kspace,
         "mask": None,
-        "trajectory": None if placed is None else placed["trajectory"],
+        "trajectory": trajectory,
         "shape": shape,
-        "crop": shape if placed is not None else kept,
+        "crop": shape,
         "is_full": False,
         "has_mask": mask is not None,
         "maps": maps,
@@ -93,21 +90,21 @@ def read_kspace(
         "affine": affine,
         "info": info,
     }
-    if placed is not None:
-        return result
+    if trajectory is not None:
+        return scan
     measured = (kspace != 0).any(axis=0)
     if mask is not None and not (measured & mask).any():
         raise InputError(f"{path}: `mask` must select measured samples, found that kspace is zero wherever mask is 1")
-    result |= {"mask": measured if mask is None else mask & measured, "is_full": is_fully_sampled(measured)}
-    return _without_oversampling(result)
+    scan |= {"crop": kept, "mask": measured if mask is None else mask & measured, "is_full": is_fully_sampled(measured)}
+    return _without_oversampling(scan)
 
 
 def _without_oversampling(scan: dict[str, Any]) -> dict[str, Any]:
     """Keep ``crop`` rows where whole lines were measured: exact, and less to compute."""
     (height, width), (kept, _) = scan["shape"], scan["crop"]
-    mask = scan["mask"]
-    columns = mask.any(0)
-    if kept == height or mask[:, columns].mean() < 1 - 0.5 / height:  # a stray exact zero happens in real data
+    columns = scan["mask"].any(0)
+    # A stray exact zero happens in real data.
+    if kept == height or scan["mask"][:, columns].mean() < 1 - 0.5 / height:
         return scan
     rows = centre_block(height, kept)
     return scan | {
@@ -119,23 +116,20 @@ def _without_oversampling(scan: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def kspace_summary(path: str | Path) -> tuple[int, bool]:
-    """Number of slices, and whether the scan is fully sampled without a mask of its own (so to be undersampled).
+def fastmri_summary(file: Any, path: str | Path) -> tuple[int, bool]:
+    """Number of slices of an open file, and whether it is fully sampled without a mask (so to be undersampled).
 
     Reads the header and one coil of the middle slice.
 
     Raises:
-        InputError: not HDF5, truncated, or no usable ``kspace``.
+        InputError: no usable ``kspace``.
     """
-    with open_hdf5(path) as file:
-        if "kspace" not in file and find_ismrmrd(file) is not None:
-            return ismrmrd_summary(file, path)
-        data = _kspace_dataset(file, path)
-        n_slices = _layout(file, data)[0]
-        if "mask" in file or "trajectory" in file:
-            return n_slices, False
-        coil = data[n_slices // 2, 0] if data.ndim == 4 else data[n_slices // 2 if n_slices > 1 else 0]
-        return n_slices, is_fully_sampled(np.asarray(coil) != 0)
+    data = _kspace_dataset(file, path)
+    n_slices = _layout(file, data)[0]
+    if "mask" in file or "trajectory" in file:
+        return n_slices, False
+    coil = data[n_slices // 2, 0] if data.ndim == 4 else data[n_slices // 2 if n_slices > 1 else 0]
+    return n_slices, is_fully_sampled(np.asarray(coil) != 0)
 
 
 def _layout(file: Any, data: Any) -> tuple[int, Callable[[int], NDArray]]:
@@ -203,14 +197,10 @@ def _read_maps(file: Any, shape: tuple[int, ...], index: int, path: str | Path) 
     if key is None:
         return None
     data = file[key]
-    if not hasattr(data, "shape") or data.shape is None:
+    if getattr(data, "shape", None) is None:
         raise InputError(f"{path}: `{key}` must be a dataset, found a group")
     check_size(data, path)
-    if (
-        data.shape[-3:] != shape[-3:]
-        or (data.ndim == 4 and data.shape[0] not in (1, shape[0]))
-        or data.ndim not in (3, 4)
-    ):
+    if data.shape not in (shape[-3:], (1, *shape[-3:]), tuple(shape)):
         raise InputError(f"{path}: `{key}` must have the shape of `kspace` {tuple(shape)}, found {tuple(data.shape)}")
     if np.dtype(data.dtype).kind != "c":
         raise InputError(f"{path}: `{key}` must be complex, found {data.dtype}")
@@ -221,6 +211,7 @@ def _read_maps(file: Any, shape: tuple[int, ...], index: int, path: str | Path) 
 
 
 _RECONSTRUCTIONS = ("reconstruction_rss", "reconstruction_esc")
+_KNOWN = "field of view of the ISMRMRD header; orientation unknown"
 
 
 def fastmri_geometry(file: Any, shape: tuple[int, int], index: int) -> tuple[NDArray[np.float64], str, tuple[int, int]]:
@@ -239,29 +230,29 @@ def fastmri_geometry(file: Any, shape: tuple[int, int], index: int) -> tuple[NDA
         4x4 affine in mm of the whole field of view, where it comes from, and the rows and columns to keep.
     """
     header = _header(file)
-    spaces = _spaces(header)
-    if spaces is not None:
+    try:
+        encoding = parse_ismrmrd_header(header, "ismrmrd_header")[0]
+    except InputError:  # the header is extra: what can be read of it is used
+        encoding = None
+    if encoding is not None:
         pixel, kept = [], []
         for axis, n in enumerate(shape):
-            encoded, recon = ((space.matrix[axis], space.fov[axis]) for space in spaces)
+            encoded, recon = ((s.matrix[axis], s.fov[axis]) for s in (encoding.encoded, encoding.recon))
             if n == recon[0] != encoded[0]:  # oversampling is removed already
                 encoded = recon
             pixel.append(encoded[1] / n)
             kept.append(cut_size(n, encoded[1], *recon))
-        return _affine(*pixel, spaces[1].fov[2], index), _KNOWN, (kept[0], kept[1])
+        return _affine(*pixel, encoding.recon.fov[2], index), _KNOWN, (kept[0], kept[1])
     images = [getattr(file.get(key), "shape", None) or () for key in _RECONSTRUCTIONS]
     kept = next((image[-2:] for image in images if len(image) >= 2), shape)
     kept = (min(int(kept[0]), shape[0]), min(int(kept[1]), shape[1]))
     kept = kept if min(kept) > 0 else shape
-    encoded = re.search(r"<encodedSpace>.*?<fieldOfView_mm>(.*?)</fieldOfView_mm>", header, re.DOTALL)
-    sizes = re.findall(r"<[xyz]>\s*(\d+(?:\.\d*)?)\s*</[xyz]>", encoded.group(1)) if encoded else []
+    space = re.search(r"<encodedSpace>.*?<fieldOfView_mm>(.*?)</fieldOfView_mm>", header, re.DOTALL)
+    sizes = re.findall(r"<[xyz]>\s*(\d+(?:\.\d*)?)\s*</[xyz]>", space.group(1)) if space else []
     if len(sizes) == 3 and all(float(size) > 0 for size in sizes):
         x, y, z = map(float, sizes)
         return _affine(x / shape[0], y / shape[1], z, index), _KNOWN, kept
     return _affine(1.0, 1.0, 1.0, index), "unknown: 1 mm voxels assumed", kept
-
-
-_KNOWN = "field of view of the ISMRMRD header; orientation unknown"
 
 
 def _header(file: Any) -> str:
@@ -274,76 +265,7 @@ def _header(file: Any) -> str:
     return header.decode(errors="replace") if isinstance(header, bytes) else str(header)
 
 
-def _spaces(header: str) -> tuple[Space, Space] | None:
-    try:
-        first = parse_ismrmrd_header(header, "ismrmrd_header")[0]
-    except InputError:  # the header is extra: what can be read of it is used
-        return None
-    return first.encoded, first.recon
-
-
 def _affine(rows: float, columns: float, thickness: float, index: int) -> NDArray[np.float64]:
     affine = np.diag([rows, columns, thickness, 1.0])
     affine[2, 3] = index * thickness
     return affine
-
-
-def read_trajectory(file: Any, kspace_shape: tuple[int, ...], path: str | Path) -> dict[str, Any]:
-    """Read where the samples of a non-Cartesian scan lie, from an open HDF5 file.
-
-    The dataset ``trajectory`` ``(readouts, samples, 2)`` holds positions along rows and columns of the image in cycles
-    per field of view, from -N/2 to N/2. ``image_shape`` (H, W), a dataset or an attribute of the file or of
-    ``trajectory``, is the matrix size; without it the smallest even square that holds the trajectory.
-
-    Args:
-        file: open file.
-        kspace_shape: of the dataset ``kspace``: ``(..., coil, readouts, samples)``.
-        path: for messages.
-
-    Returns:
-        ``trajectory`` float64 and ``shape`` (H, W).
-
-    Raises:
-        InputError: wrong shape or type, NaN, a range that is not that of cycles per field of view, or a mask beside it.
-    """
-    data = file["trajectory"]
-    shape = getattr(data, "shape", ())
-    expected = (*kspace_shape[-2:], 2)
-    if shape != expected:
-        raise InputError(
-            f"{path}: `trajectory` must have shape {expected} (readouts, samples, 2) to match `kspace` "
-            f"{tuple(kspace_shape)}, found {tuple(shape) or 'a group'}"
-        )
-    trajectory = read_array(file, "trajectory", path)
-    if trajectory.dtype.kind not in "iuf":
-        raise InputError(f"{path}: `trajectory` must be real, found {trajectory.dtype}")
-    trajectory = trajectory.astype(np.float64)
-    n_bad = int((~np.isfinite(trajectory)).sum())
-    if n_bad:
-        raise InputError(f"{path}: `trajectory` must be finite, found {n_bad} NaN or infinite values")
-    if "mask" in file:
-        raise InputError(f"{path}: expected `mask` or `trajectory`, found both; leave out what was not measured")
-    reach = np.abs(trajectory).max((0, 1))
-    given = file.get("image_shape", {**file.attrs, **data.attrs}.get("image_shape"))
-    if given is None:
-        if reach.max() <= 4:
-            raise InputError(
-                f"{path}: `trajectory` must be in cycles per field of view, from -N/2 to N/2, found at most "
-                f"{reach.max():.3g}; multiply by the matrix size N (cycles per pixel) or N / 2π (radians)"
-            )
-        return {"trajectory": trajectory, "shape": (2 * int(np.ceil(reach.max() - 0.25)),) * 2}
-    image_shape = np.asarray(given[()] if hasattr(given, "id") else given).reshape(-1)
-    if (
-        image_shape.dtype.kind not in "iuf"
-        or image_shape.shape != (2,)
-        or not (image_shape >= 8).all()
-        or (image_shape % 1).any()
-    ):
-        raise InputError(f"{path}: `image_shape` must be two whole numbers (H, W) of at least 8, found {image_shape}")
-    limit = image_shape / 2
-    if (reach > limit * (1 + 1e-4)).any() or reach.max() <= 4:
-        raise InputError(
-            f"{path}: `trajectory` must be in cycles per field of view, within {limit[0]:g} along rows and "
-            f"{limit[1]:g} along columns (`image_shape`), found up to {reach[0]:.4g} and {reach[1]:.4g}"
-        )
-    return {"trajectory": trajectory, "shape": (int(image_shape[0]), int(image_shape[1]))}

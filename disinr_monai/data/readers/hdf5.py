@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from disinr_monai.data.readers.hdf5_trial import PROBE, storage_damage
+from disinr_monai.data.readers.hdf5_trial import PROBE
 from disinr_monai.errors import InputError
 
 _SMALL, _COMPRESSION = 2**26, 1100  # bytes; deflate reaches 1032 : 1
@@ -54,7 +54,11 @@ def check_size(dataset: Any, path: str | Path) -> None:
             f"{path}: `{dataset.name.strip('/')}` announces {dataset.nbytes / 1e6:,.0f} MB {dataset.shape}, found "
             f"{stored / 1e6:,.1f} MB in the file; copy or export it again"
         )
-    damage = storage_damage(dataset, path)
+    elsewhere = Path(dataset.file.filename).resolve() != Path(path).resolve()  # behind an external link
+    if elsewhere or getattr(dataset, "external", None) or dataset.is_virtual:
+        damage = "keeps its values in other files"
+    else:
+        damage = PROBE.problem(path, dataset.name)
     if damage:
         raise InputError(f"{path}: `{dataset.name.strip('/')}` {damage}; copy or export it again")
 

@@ -1,13 +1,15 @@
 """Reads HDF5 files on trial, in a process of its own: the HDF5 library crashes on some damaged files.
 
-Run as a script it takes paths on standard input, one a line, and answers each with a line. It imports nothing of this
-package, to start quickly.
+Run as a script it answers questions on standard input, one a line, with a line each (both JSON): a path and the name of
+a dataset, or an empty name for the whole file; what is wrong, or an empty text. It imports nothing of this package, to
+start quickly.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -18,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 _ROW_BYTES = 2**20  # larger rows are left out
 _SECONDS = 300.0  # a slow disk is no hang,
 _CPU_SECONDS = 10.0  # but work without end is
 _MEMORY = 2**28  # bytes, and four times the file: damaged sizes within a file make the library ask for any number
+_REFERENCE_BYTES = 16  # of values of variable length: their number (4), address (8) and index (4)
+_GREEDY = "the HDF5 library asks for far more memory for it than it is large"
 
 
 class Probe:
@@ -33,21 +36,24 @@ class Probe:
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, int, int], str] = {}
+        self._known: dict[tuple[str, str, int, int], str] = {}
 
-    def problem(self, path: str | Path) -> str:
-        """What happened when the file was read on trial; empty if nothing did or only an error that is no crash."""
+    def problem(self, path: str | Path, dataset: str = "") -> str:
+        """What reading a file on trial, or looking at where a dataset's values lie, found wrong; empty if nothing.
+
+        Errors that the library reports by itself are not found here.
+        """
         status = Path(path).stat()
-        key = (str(Path(path).resolve()), status.st_mtime_ns, status.st_size)
+        key = (str(Path(path).resolve()), dataset, status.st_mtime_ns, status.st_size)
         with self._lock:
             if key not in self._known:
                 if len(self._known) > 10_000:
                     self._known.clear()
-                self._known[key] = self._ask(key[0])
+                self._known[key] = self._ask(key[:2])
             return self._known[key]
 
-    def _ask(self, path: str) -> str:
-        if "\n" in path or "\r" in path or not self._start():
+    def _ask(self, question: tuple[str, str]) -> str:
+        if not self._start():
             return ""
         process = self._process
         timer = threading.Timer(_SECONDS, process.kill)
@@ -56,7 +62,7 @@ class Probe:
         answer = ""
         try:
             with contextlib.suppress(OSError):
-                process.stdin.write(path + "\n")
+                process.stdin.write(json.dumps(question) + "\n")
                 process.stdin.flush()
                 answer = process.stdout.readline()
         except BaseException:  # interrupted: its late answer must not be taken for one about the next file
@@ -64,10 +70,8 @@ class Probe:
             raise
         finally:
             timer.cancel()
-        if answer == "read\n":
-            return ""
-        if answer:
-            return "the HDF5 library asks for far more memory for it than it is large"
+        if answer.endswith("\n"):
+            return json.loads(answer)
         self.close()
         return "the HDF5 library crashes or hangs on it"
 
@@ -81,7 +85,6 @@ class Probe:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", code, __file__],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                    encoding="utf-8", errors="surrogateescape",
                 )  # fmt: skip
                 atexit.register(self.close)
                 if self._process.stdout.readline() != "ready\n":
@@ -101,11 +104,7 @@ PROBE = Probe()
 
 
 def read_on_trial(path: str) -> str:
-    """Names, attributes, shapes and first rows of all that is in a file.
-
-    Returns:
-        `read`, or `greedy` if the library asked for far more memory than the file is large.
-    """
+    """Read names, attributes, shapes and first rows of all that is in a file; say whether that takes memory."""
     import h5py
 
     greedy = False
@@ -132,7 +131,51 @@ def read_on_trial(path: str) -> str:
     with tried(), h5py.File(path, "r") as file:
         visit("/", file)
         file.visititems(visit)
-    return "greedy" if greedy else "read"
+    return _GREEDY if greedy else ""
+
+
+def storage_damage(path: str, name: str) -> str:
+    """Say what cannot be in the places of a dataset's values.
+
+    A damaged number of chunk bytes or of values of variable length makes the library ask for as much memory, before it
+    finds that the file is shorter.
+    """
+    import h5py
+
+    held = Path(path).stat().st_size
+    with h5py.File(path, "r") as file:
+        dataset, pieces = file[name], []
+        kind, first = dataset.id.get_type(), dataset.id.get_offset()
+        members = list(_variable(kind))
+        size = _REFERENCE_BYTES if members and kind.get_class() != h5py.h5t.COMPOUND else kind.get_size()
+        if dataset.chunks is not None:
+            dataset.id.chunk_iter(lambda chunk: pieces.append((int(chunk.byte_offset), int(chunk.size))))
+        elif first is not None:
+            pieces.append((int(first), int(dataset.size) * size))
+        block = dataset.file.userblock_size
+        if dataset.id.get_create_plist().get_nfilters():
+            members = []  # hidden
+    if any(block + start + length > held for start, length in pieces):
+        return "has a part beyond the end of the file"
+    content, announced = np.memmap(path, dtype=np.uint8, mode="r"), 0
+    for start, length in pieces if members else ():
+        elements = content[block + start :][: length // size * size].reshape(-1, size)
+        for offset, item in members:
+            announced += int(elements[:, offset : offset + 4].copy().view("<u4").sum(dtype=np.int64)) * item
+    return f"announces {announced:,} bytes in rows of variable length" if announced > held else ""
+
+
+def _variable(kind: Any, offset: int = 0) -> Iterator[tuple[int, int]]:
+    """Places of the references in one element, and bytes of one value."""
+    from h5py import h5t
+
+    if kind.get_class() == h5t.VLEN:
+        yield offset, kind.get_super().get_size()
+    elif kind.get_class() == h5t.STRING and kind.is_variable_str():
+        yield offset, 1
+    elif kind.get_class() == h5t.COMPOUND:
+        for i in range(kind.get_nmembers()):
+            yield from _variable(kind.get_member_type(i), offset + kind.get_member_offset(i))
 
 
 @contextlib.contextmanager
@@ -158,89 +201,12 @@ def limited(path: str) -> Iterator[None]:
 if __name__ == "__main__":
     import h5py  # noqa: F401  (without it nobody is ready)
 
-    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
-        name = line.rstrip("\n")
-        with limited(name):
-            said = read_on_trial(name)
-        sys.stdout.write(said + "\n")
+        file, name = json.loads(line)
+        said = ""
+        with limited(file), contextlib.suppress(Exception):  # the reader meets the same error, and says so
+            said = storage_damage(file, name) if name else read_on_trial(file)
+        sys.stdout.write(json.dumps(said) + "\n")
         sys.stdout.flush()
-
-
-_ON_DISK = 16  # bytes of a reference to values of variable length: their number (4), address (8) and index (4)
-
-
-def storage_damage(dataset: Any, path: str | Path) -> str:
-    """What in the places of a dataset's values cannot be; empty if nothing is.
-
-    A damaged number of chunk bytes or of values of variable length makes the library ask for as much memory, before it
-    finds that the file is shorter.
-    """
-    held = Path(path).stat().st_size
-    elsewhere = Path(dataset.file.filename).resolve() != Path(path).resolve()  # behind an external link
-    if elsewhere or getattr(dataset, "external", None) or dataset.is_virtual:
-        return "keeps its values in other files"
-    chunks: list[tuple[int, int]] = []
-    if dataset.chunks is not None:
-        dataset.id.chunk_iter(lambda chunk: chunks.append((int(chunk.byte_offset), int(chunk.size))))
-        if any(start + size > held for start, size in chunks):
-            return "has a part beyond the end of the file"
-    lengths = _lengths(dataset, path, chunks, held)
-    if lengths is None:
-        return "has a part beyond the end of the file"
-    return f"announces {int(lengths):,} bytes in rows of variable length" if lengths > held else ""
-
-
-def _lengths(dataset: Any, path: str | Path, chunks: list[tuple[int, int]], held: int) -> int | None:
-    """Bytes that values of variable length announce; 0 where there are none or filters hide them, None if outside."""
-    kind = dataset.id.get_type()
-    members = list(_variable(kind))
-    if not members or dataset.id.get_create_plist().get_nfilters():
-        return 0
-    is_text = kind.get_class() != _h5t().COMPOUND
-    size = _ON_DISK if is_text else kind.get_size()
-    starts = _starts(dataset, chunks, size)
-    if len(starts) == 0:
-        return 0
-    if int(starts.max()) + size > held:
-        return None
-    content = np.memmap(path, dtype=np.uint8, mode="r")
-    total = 0
-    for offset, item in members:
-        at = starts + offset
-        number = sum(content[at + i].astype(np.int64) << (8 * i) for i in range(4))
-        total += int(number.sum()) * item
-    return total
-
-
-def _h5t() -> Any:
-    import h5py
-
-    return h5py.h5t
-
-
-def _variable(kind: Any, offset: int = 0) -> Iterator[tuple[int, int]]:
-    """Places of the references in one element, and bytes of one value."""
-    h5t = _h5t()
-    if kind.get_class() == h5t.VLEN:
-        yield offset, kind.get_super().get_size()
-    elif kind.get_class() == h5t.STRING and kind.is_variable_str():
-        yield offset, 1
-    elif kind.get_class() == h5t.COMPOUND:
-        for i in range(kind.get_nmembers()):
-            yield from _variable(kind.get_member_type(i), offset + kind.get_member_offset(i))
-
-
-def _starts(dataset: Any, chunks: list[tuple[int, int]], size: int) -> NDArray[np.int64]:
-    """Where each element begins in the file; none where that is unknown (compact, not written, other sizes)."""
-    block = dataset.file.userblock_size
-    if dataset.chunks is not None:
-        count = int(np.prod(dataset.chunks))
-        if any(length != count * size for _, length in chunks):
-            return np.zeros(0, np.int64)
-        firsts = np.array([start for start, _ in chunks], dtype=np.int64)
-        return (firsts[:, None] + np.arange(count) * size).ravel() + block
-    first = dataset.id.get_offset()
-    return np.zeros(0, np.int64) if first is None else int(first) + block + np.arange(dataset.size) * size

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.readers.hdf5 import open_hdf5
 from disinr_monai.data.readers.ismrmrd_acquisitions import IsmrmrdScan, find_ismrmrd, open_ismrmrd
 from disinr_monai.data.readers.kspace import checked_slice, is_fully_sampled, prewhiten, remove_oversampling
 from disinr_monai.errors import InputError
@@ -18,7 +18,7 @@ _FEW, _FEW_IN_ALL = 2**20, 2**25  # samples that are always allowed: a coil, all
 
 
 def ismrmrd_summary(file: Any, path: str | Path) -> tuple[int, bool]:
-    """Number of slices, and whether the scan is Cartesian and fully sampled, from the headers alone."""
+    """Number of slices of an open file, and whether the scan is Cartesian and fully sampled, from the headers alone."""
     scan = open_ismrmrd(find_ismrmrd(file), path, first=True)
     numbers, is_volume = _slices(scan)
     n_slices = scan.cut(2) if is_volume else len(numbers)
@@ -35,9 +35,9 @@ def ismrmrd_summary(file: Any, path: str | Path) -> tuple[int, bool]:
 
 
 def read_ismrmrd(
-    file: Any, path: str | Path, slice_index: int | None, select: Mapping[str, int] | None = None
+    path: str | Path, slice_index: int | None = None, select: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """Read one slice of an open ISMRMRD file (Inati et al., Magn. Reson. Med. 77:411, 2017).
+    """Read one slice of an ISMRMRD file (Inati et al., Magn. Reson. Med. 77:411, 2017).
 
     A line lies at ``kspace_encode_step_1 - center + N // 2`` (``center`` of the encoding limits, N the encoded matrix),
     its sample ``center_sample`` in the middle of the readout (0 is taken as not given). Lines at one place are averaged
@@ -49,37 +49,37 @@ def read_ismrmrd(
     Trajectories may be in cycles per pixel (up to 0.5), radians per pixel (up to π) or cycles per field of view.
 
     Returns:
-        As :func:`~disinr_monai.data.readers.fastmri.read_kspace`, with ``calibration``,
+        As :func:`~disinr_monai.data.readers.fastmri.read_fastmri`, with ``calibration``,
         complex64 ``(coil, H, W)`` or None.
 
     Raises:
         InputError: damaged headers or samples, several contrasts, phases, repetitions or sets without ``select``, lines
             outside the matrix, a 3-D scan with missing partitions, a trajectory in other units.
     """
-    scan = open_ismrmrd(find_ismrmrd(file), path, select)
+    with open_hdf5(path) as file:
+        return _read(open_ismrmrd(find_ismrmrd(file), path, select), slice_index)
+
+
+def _read(scan: IsmrmrdScan, slice_index: int | None) -> dict[str, Any]:
     numbers, is_volume = _slices(scan)
     n_slices = scan.cut(2) if is_volume else len(numbers)
-    index = checked_slice(slice_index, n_slices, path)
+    index = checked_slice(slice_index, n_slices, scan.path)
     chosen = scan.imaging if is_volume else _of_slice(scan, scan.imaging, numbers[index])
-    if scan.encoding.trajectory == "cartesian":
+    mask, trajectory, calibration, is_full = None, None, None, False
+    if scan.encoding.trajectory != "cartesian":
+        kspace, trajectory, shape = _non_cartesian(scan, chosen, is_volume)
+    else:
         if is_volume:
-            volume, mask = _cached_volume(
-                str(path), Path(path).stat().st_mtime_ns, tuple(sorted(scan.settings.items()))
-            )
-            kspace = volume[..., index]
+            slab, mask = _slab(scan)
+            kspace = slab[..., index]
         else:
             kspace, mask = _assemble(scan, chosen)
-        result = {"mask": mask, "trajectory": None, "shape": kspace.shape[1:], "is_full": is_fully_sampled(mask)}
-        result["calibration"] = None
-        if not is_volume:
             lines = _of_slice(scan, scan.calibration, numbers[index])
-            result["calibration"] = _assemble(scan, lines)[0] if len(lines) else None
-    else:
-        kspace, trajectory, shape = _non_cartesian(scan, chosen, is_volume)
-        result = {"mask": None, "trajectory": trajectory, "shape": shape, "is_full": False, "calibration": None}
+            calibration = _assemble(scan, lines)[0] if len(lines) else None
+        shape, is_full = kspace.shape[1:], is_fully_sampled(mask)
     if not kspace.any():
-        raise InputError(f"{path}: expected measured samples, found all zero in slice {index}")
-    affine, geometry = slice_affine(scan, index, numbers, is_volume, result["shape"])
+        raise InputError(f"{scan.path}: expected measured samples, found all zero in slice {index}")
+    affine, geometry = slice_affine(scan, index, numbers, is_volume, shape)
     info = {"format": "ismrmrd_hdf5", "slice": index, "n_slices": n_slices, "geometry": geometry}
     info |= {"trajectory": scan.encoding.trajectory, **scan.settings}
     if "unknown" in geometry:
@@ -87,13 +87,24 @@ def read_ismrmrd(
     if len(scan.noise):
         noise = [s.transpose(1, 0, 2).reshape(s.shape[1], -1) for _, s, _ in scan.lines(scan.noise)]
         if {len(part) for part in noise} != {len(kspace)}:
-            raise InputError(f"{path}: expected noise of {len(kspace)} coils, found others; remove the noise scan")
+            raise InputError(f"{scan.path}: expected noise of {len(kspace)} coils, found others; remove the noise scan")
         noise = np.concatenate(noise, axis=1)
-        kspace, info["prewhitened"] = prewhiten(kspace, None, noise, path)[0], True
-        if result["calibration"] is not None:
-            result["calibration"] = prewhiten(result["calibration"], None, noise, path)[0]
-    crop = (min(scan.cut(0), result["shape"][0]), min(scan.cut(1), result["shape"][1]))
-    return {"kspace": kspace, "maps": None, "has_mask": False, "affine": affine, "info": info, "crop": crop, **result}
+        kspace, info["prewhitened"] = prewhiten(kspace, None, noise, scan.path)[0], True
+        if calibration is not None:
+            calibration = prewhiten(calibration, None, noise, scan.path)[0]
+    return {
+        "kspace": kspace,
+        "mask": mask,
+        "trajectory": trajectory,
+        "shape": shape,
+        "crop": (min(scan.cut(0), shape[0]), min(scan.cut(1), shape[1])),
+        "is_full": is_full,
+        "has_mask": False,
+        "maps": None,
+        "calibration": calibration,
+        "affine": affine,
+        "info": info,
+    }
 
 
 def _slices(scan: IsmrmrdScan) -> tuple[list[int], bool]:
@@ -188,30 +199,26 @@ def _distinct(heads: NDArray) -> NDArray:
     return heads[np.unique(keys, axis=0, return_index=True)[1]]
 
 
-@lru_cache(maxsize=1)
-def _cached_volume(
-    path: str, _modified: int, settings: tuple[tuple[str, int], ...]
-) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+# The 3-D scan read last: its slices are asked for one after the other.
+_LAST: dict[tuple[Any, ...], tuple[NDArray[np.complex64], NDArray[np.bool_]]] = {}
+
+
+def _slab(scan: IsmrmrdScan) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
     """A 3-D scan, transformed along its partitions, and the sampling mask that they share."""
-    from disinr_monai.data.readers.hdf5 import open_hdf5
-
-    with open_hdf5(path) as file:
-        scan = open_ismrmrd(find_ismrmrd(file), path, dict(settings))
+    key = (scan.path, Path(scan.path).stat().st_mtime_ns, *sorted(scan.settings.items()))
+    if key not in _LAST:
+        _LAST.clear()
         grid, mask = _assemble(scan, scan.imaging, volume=True)
-    if (mask != mask[..., :1]).any():
-        missing = int((mask.any((0, 1)) == 0).sum())
-        raise InputError(
-            f"{path}: expected a 3-D scan with every partition of every measured line, found "
-            + (f"{missing} of {mask.shape[-1]} partitions missing" if missing else "lines that lack some partitions")
-            + "; undersampling along partitions is not supported"
-        )
-    return remove_oversampling_image(grid, scan.cut(2)), mask[..., 0]
-
-
-def remove_oversampling_image(grid: NDArray, n_kept: int) -> NDArray[np.complex64]:
-    """Transform the last axis to image space and keep its centre."""
-    image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(grid, axes=-1), axis=-1, norm="ortho"), axes=-1)
-    return image[..., centre_block(grid.shape[-1], n_kept)].astype(np.complex64)
+        if (mask != mask[..., :1]).any():
+            n_missing = int((mask.any((0, 1)) == 0).sum())
+            found = f"{n_missing} of {mask.shape[-1]} missing" if n_missing else "lines that lack some partitions"
+            raise InputError(
+                f"{scan.path}: expected a 3-D scan with every partition of every measured line, found {found}; "
+                "undersampling along partitions is not supported"
+            )
+        slab = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(grid, axes=-1), axis=-1, norm="ortho"), axes=-1)
+        _LAST[key] = slab[..., centre_block(grid.shape[-1], scan.cut(2))].astype(np.complex64), mask[..., 0]
+    return _LAST[key]
 
 
 def _non_cartesian(
@@ -270,7 +277,7 @@ def slice_affine(
     encoded = scan.encoding.encoded
     pixel = np.array([encoded.fov[0] / encoded.matrix[0], encoded.fov[1] / encoded.matrix[1]])
     thickness = encoded.fov[2] / encoded.matrix[2] if is_volume else scan.encoding.recon.fov[2]
-    heads = [_first(scan, number) for number in numbers]
+    heads = [scan.heads[_of_slice(scan, scan.imaging, number)[0]] for number in numbers]
     head = heads[0 if is_volume else index]
     directions = np.stack([np.asarray(head[key], float) for key in ("read_dir", "phase_dir", "slice_dir")], axis=1)
     position = np.asarray(head["position"], float)
@@ -291,7 +298,3 @@ def slice_affine(
     affine[:3, :3] = directions * [*pixel, thickness]
     affine[:3, 3] = position - affine[:3, :2] @ (np.asarray(shape) // 2)
     return affine, "position and directions of the ISMRMRD acquisitions"
-
-
-def _first(scan: IsmrmrdScan, number: int) -> NDArray:
-    return scan.heads[scan.imaging[scan.heads["idx"]["slice"][scan.imaging] == number][0]]

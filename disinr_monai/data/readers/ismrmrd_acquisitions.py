@@ -71,14 +71,13 @@ class IsmrmrdScan:
         n_samples, n_coils, n_dims = (
             int(head[key]) for key in ("number_of_samples", "active_channels", "trajectory_dimensions")
         )
-        block = self.data.fields(["data", "traj"])[start : start + n] if n_dims else None
-        raw = self.data.fields("data")[start : start + n] if block is None else block["data"]
-        samples = _stacked(raw, 2 * n_samples * n_coils, self.path, start, "complex samples")
+        block = self.data.fields(["data", "traj"] if n_dims else ["data"])[start : start + n]
+        samples = _stacked(block["data"], 2 * n_samples * n_coils, self.path, start, "complex samples")
         samples = samples.view(np.complex64).reshape(n, n_coils, n_samples)
         if not np.isfinite(samples).all():
             raise InputError(f"{self.path}: acquisition {start}: samples must be finite, found NaN or infinite ones")
         trajectory = np.zeros((n, n_samples, 0), np.float32)
-        if block is not None:
+        if n_dims:
             trajectory = _stacked(block["traj"], n_samples * n_dims, self.path, start, "trajectory values")
             trajectory = trajectory.reshape(n, n_samples, n_dims)
         kept = slice(int(head["discard_pre"]), n_samples - int(head["discard_post"]))
@@ -93,16 +92,30 @@ class IsmrmrdScan:
         return samples, trajectory
 
 
+def has_ismrmrd(file: Any) -> bool:
+    """Whether an open HDF5 file has a group with ``xml`` and acquisitions ``data`` that have a ``head``."""
+    return len(_ismrmrd_groups(file)) > 0
+
+
 def find_ismrmrd(file: Any) -> Any:
-    """The ISMRMRD group of an open HDF5 file: it holds ``xml`` and acquisitions ``data`` with a ``head``; else None.
+    """The ISMRMRD group of an open HDF5 file that has one (:func:`has_ismrmrd`).
 
     Raises:
         InputError: several such groups and none is named ``dataset``.
     """
-    found = [name for name in file if _is_ismrmrd(file.get(name))]
+    found = _ismrmrd_groups(file)
     if len(found) > 1 and "dataset" not in found:
         raise InputError(f"{file.filename}: expected one ISMRMRD group, found {found}; keep one, named `dataset`")
-    return file[("dataset" if "dataset" in found else found[0])] if found else None
+    if not found:
+        raise InputError(f"{file.filename}: expected an ISMRMRD group `dataset`, found keys {sorted(map(str, file))}")
+    return file["dataset" if "dataset" in found else found[0]]
+
+
+def _ismrmrd_groups(file: Any) -> list[str]:
+    groups = {name: file.get(name) for name in file}
+    groups = {name: group for name, group in groups.items() if hasattr(group, "keys") and {"xml", "data"} <= {*group}}
+    types = {name: getattr(group["data"], "dtype", None) for name, group in groups.items()}
+    return [name for name, dtype in types.items() if "head" in (getattr(dtype, "names", None) or ())]
 
 
 def open_ismrmrd(
@@ -127,14 +140,12 @@ def open_ismrmrd(
     encodings = parse_ismrmrd_header(xml[0], path)
     data = group["data"]
     check_size(data, path)
-    missing = _FIELDS - set(data.dtype["head"].names or ())
-    steps = set() if "idx" in missing else set((*_STEPS, *COUNTERS)) - set(data.dtype["head"]["idx"].names or ())
-    if data.ndim != 1 or missing or steps or data.dtype.names != ("head", "traj", "data"):
-        lacking = sorted(missing | steps)
-        raise InputError(
-            f"{path}: expected ISMRMRD acquisitions (head, traj, data), found others"
-            + (f" without {', '.join(lacking)}" if lacking else "")
-        )
+    lacking = _FIELDS - set(data.dtype["head"].names or ())
+    if "idx" not in lacking:
+        lacking |= {*_STEPS, *COUNTERS} - set(data.dtype["head"]["idx"].names or ())
+    if data.ndim != 1 or lacking or data.dtype.names != ("head", "traj", "data"):
+        without = f" without {', '.join(sorted(lacking))}" if lacking else ""
+        raise InputError(f"{path}: expected ISMRMRD acquisitions (head, traj, data), found others{without}")
     heads = np.asarray(data.fields("head")[()])
     noise = _flag(heads, _NOISE)
     usable = ~noise & ~np.any([_flag(heads, bit) for bit in _NO_IMAGE], axis=0)
@@ -154,12 +165,6 @@ def open_ismrmrd(
     imaging, chosen = _select(heads, usable & ~calibration & (reference == numbers[0]), select or {}, path, first)
     lines = np.flatnonzero(calibration)
     return IsmrmrdScan(str(path), data, heads, encoding, imaging, lines, np.flatnonzero(noise), chosen)
-
-
-def _is_ismrmrd(group: Any) -> bool:
-    if not hasattr(group, "keys") or not {"xml", "data"} <= set(group.keys()):
-        return False
-    return "head" in (getattr(getattr(group["data"], "dtype", None), "names", None) or ())
 
 
 def _select(

@@ -135,7 +135,7 @@ def read_mu_map(path: Path, case: Mapping[str, Any], activity: ImageSlice) -> ND
     Raises:
         InputError: unreadable, on another grid than the activity, negative, or not in 1/mm.
     """
-    source = read_image({"path": str(path), "slice": case.get("slice")}, "mumap")
+    source = read_image({"path": str(path), "slice": case.get("slice"), "reader": "nifti"}, "mumap")
     if source.image.shape != activity.image.shape or not np.allclose(source.affine, activity.affine, atol=1e-2):
         raise InputError(
             f"{path}: expected the grid of the activity ({activity.image.shape} and its affine), found "

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor
 
+from disinr_monai.numerics.linear_map import LinearMap
 from disinr_monai.numerics.sparse import SparseMatrix
 from disinr_monai.operators.tomography.geometry import check_numbers, checked_angles, checked_shape
 from disinr_monai.operators.tomography.view_operator import ViewOperator
@@ -149,7 +149,10 @@ class ConeBeam(ViewOperator):
         self._check_domain(image)
         batch = image.shape[:-4]
         columns = image.reshape(math.prod(batch), -1)
-        projections = self.matrix(columns.T.contiguous()).T if self.is_stored else _Project.apply(columns, self.rays)
+        if self.is_stored:
+            projections = self.matrix(columns.T.contiguous()).T
+        else:
+            projections = LinearMap.apply(columns, self.rays.project, self.rays.back_project)
         return projections.reshape(*batch, *self.range_shape)
 
     def adjoint(self, measurement: Tensor) -> Tensor:
@@ -160,7 +163,7 @@ class ConeBeam(ViewOperator):
         if self.is_stored:
             image = self.matrix.transposed(columns.T.contiguous()).T
         else:
-            image = _BackProject.apply(columns, self.rays)
+            image = LinearMap.apply(columns, self.rays.back_project, self.rays.project)
         return image.reshape(*batch, *self.domain_shape)
 
     def direct_inverse(self, measurement: Tensor) -> Tensor:
@@ -209,47 +212,6 @@ class ConeBeam(ViewOperator):
         down = 2 * row / max(n_rows - 1, 1) - 1
         grid = torch.stack((across[..., None].expand(down.shape), down), dim=-1)
         return grid.reshape(1, height * width, depth, 2), along[..., None] ** 2
-
-
-class _Project(torch.autograd.Function):
-    """``A x`` without a matrix; batches ``(B, n)``."""
-
-    @staticmethod
-    def forward(ctx: Any, volumes: Tensor, rays: ConeRays) -> Tensor:
-        ctx.rays = rays
-        n_rays = math.prod(rays.detector_shape)
-        result = volumes.new_zeros(len(volumes), len(rays.angles) * n_rays)
-        for view in range(len(rays.angles)):
-            for chosen, voxels, weights in rays.samples(view, volumes.device):
-                weights = weights.to(volumes.dtype)
-                for out, volume in zip(result, volumes, strict=True):
-                    out[view * n_rays + chosen] = (volume[voxels] * weights).sum((1, 2))
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor):
-        return _BackProject.apply(gradient, ctx.rays), None
-
-
-class _BackProject(torch.autograd.Function):
-    """``A^T y`` with the same weights."""
-
-    @staticmethod
-    def forward(ctx: Any, projections: Tensor, rays: ConeRays) -> Tensor:
-        ctx.rays = rays
-        n_rays = math.prod(rays.detector_shape)
-        result = projections.new_zeros(len(projections), math.prod(rays.shape))
-        for view in range(len(rays.angles)):
-            for chosen, voxels, weights in rays.samples(view, projections.device):
-                weights = weights.to(projections.dtype)
-                for out, values in zip(result, projections, strict=True):
-                    spread = weights * values[view * n_rays + chosen, None, None]
-                    out.index_add_(0, voxels.flatten(), spread.flatten())
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor):
-        return _Project.apply(gradient, ctx.rays), None
 
 
 # Samples (rays times planes) worked on at a time: about 250 bytes each.
@@ -314,6 +276,29 @@ class ConeRays:
             for part in rays.split(max(_SAMPLES // self.shape[axis], 1)):
                 if len(part):
                     yield part, *self._cross(source, directions[part], axis)
+
+    def project(self, volumes: Tensor) -> Tensor:
+        """Line integrals ``(B, rays)`` of flat volumes ``(B, voxels)``."""
+        n_rays = math.prod(self.detector_shape)
+        result = volumes.new_zeros(len(volumes), len(self.angles) * n_rays)
+        for view in range(len(self.angles)):
+            for chosen, voxels, weights in self.samples(view, volumes.device):
+                weights = weights.to(volumes.dtype)
+                for out, volume in zip(result, volumes, strict=True):
+                    out[view * n_rays + chosen] = (volume[voxels] * weights).sum((1, 2))
+        return result
+
+    def back_project(self, projections: Tensor) -> Tensor:
+        """The adjoint of :meth:`project`, with the same weights."""
+        n_rays = math.prod(self.detector_shape)
+        result = projections.new_zeros(len(projections), math.prod(self.shape))
+        for view in range(len(self.angles)):
+            for chosen, voxels, weights in self.samples(view, projections.device):
+                weights = weights.to(projections.dtype)
+                for out, values in zip(result, projections, strict=True):
+                    spread = weights * values[view * n_rays + chosen, None, None]
+                    out.index_add_(0, voxels.flatten(), spread.flatten())
+        return result
 
     def _cross(self, source: Tensor, directions: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         main, other = directions[:, axis, None], directions[:, 1 - axis, None]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from disinr_monai.operators.linear_operator import LinearOperator, Restriction
+from disinr_monai.operators.linear_operator import LinearOperator
+from disinr_monai.operators.partition import CountPartition
 from disinr_monai.operators.tomography.beams import ParallelBeam
 from disinr_monai.operators.tomography.filters import RampFilter
 from disinr_monai.operators.tomography.geometry import check_numbers, checked_angles, checked_shape
@@ -49,6 +49,7 @@ class PETProjection(LinearOperator):
     """
 
     is_additive = True
+    partition_type = CountPartition
 
     def __init__(
         self,
@@ -121,22 +122,10 @@ class PETProjection(LinearOperator):
         dead = self.sensitivity <= 1e-6 * self.sensitivity.max()
         return self.beam.direct_inverse(torch.where(dead, 0.0, measurement / self.sensitivity.masked_fill(dead, 1.0)))
 
-    def restrict(self, keep: Tensor) -> Restriction:
-        """The operator of the views of which anything is kept (whole views only)."""
-        return self._of(self.beam.restrict(keep))
-
-    def subsets(self, size: int) -> list[Restriction]:
-        """Interleaved views, about ``size`` in each, as many in one as in the other."""
-        return [self._of(part) for part in self.beam.subsets(size)]
-
-    def _of(self, restriction: Restriction) -> Restriction:
-        """This operator with some views of its beam."""
-        beam, select = restriction
-        part = copy.copy(self)  # shares everything but what is replaced here
-        part._buffers, part._modules = dict(self._buffers), dict(self._modules)
-        part.beam, part.range_shape = beam, beam.range_shape
-        part.sensitivity = select(self.sensitivity)
-        return part, select
+    def with_views(self, views: Sequence[int]) -> PETProjection:
+        """The operator of some views, in the order given."""
+        beam = self.beam.with_views(views)
+        return self._with(beam=beam, range_shape=beam.range_shape, sensitivity=self.sensitivity[:, views])
 
 
 def _gaussian_matrix(n: int, sigma: float) -> Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse
 
-from disinr_monai.numerics.cache import cache_key, load_or_build
+from disinr_monai.numerics.cache import DiskCache, cache_key
 from disinr_monai.numerics.sparse import SparseMatrix
 from disinr_monai.operators.tomography.geometry import RayGeometry
 
@@ -93,21 +94,30 @@ _MATRIX_VERSION = 2
 _MAX_PARTS = 64
 
 
+def _pack(matrix: scipy.sparse.csr_matrix) -> dict[str, np.ndarray]:
+    return {name: np.asarray(getattr(matrix, name)) for name in ("data", "indices", "indptr", "shape")}
+
+
+def _unpack(arrays: Mapping[str, np.ndarray]) -> scipy.sparse.csr_matrix:
+    parts = (arrays["data"], arrays["indices"], arrays["indptr"])
+    matrix = scipy.sparse.csr_matrix(parts, shape=tuple(arrays["shape"]), copy=False)
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+_ON_DISK = DiskCache("", _pack, _unpack)
+
+
 @functools.lru_cache(maxsize=4)
 def _kept(geometry: RayGeometry, cache_dir: str | None) -> tuple[SparseMatrix, dict[tuple[int, ...], SparseMatrix]]:
     """Matrix and its parts: parts are forgotten with the whole, so that scans of many geometries do not pile up."""
     key = cache_key(kind=type(geometry).__name__, version=_MATRIX_VERSION, **dataclasses.asdict(geometry))
-    return SparseMatrix(load_or_build(key, lambda: build_matrix(geometry), cache_dir)), {}
+    return SparseMatrix(_ON_DISK.get(key, lambda: build_matrix(geometry), cache_dir)), {}
 
 
 def shared_matrix(geometry: RayGeometry, cache_dir: str | None) -> SparseMatrix:
     """Matrix ``(n_views * n_detectors, H * W)`` of lengths in mm."""
     return _kept(geometry, cache_dir)[0]
-
-
-def forget_matrices() -> None:
-    """Drop what is kept in memory."""
-    _kept.cache_clear()
 
 
 def build_matrix(geometry: RayGeometry):

@@ -1,10 +1,11 @@
-"""Pieces of the page. Every text goes through :func:`html.escape`: names and headers come from strangers."""
+"""Pieces of the page. Every text goes through :func:`html.escape`: names and headers are untrusted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 METRICS = {
     "psnr": ("PSNR (dB)", ".2f"),
@@ -18,19 +19,25 @@ CT_WINDOWS = {"whole range": (-200, 1200), "soft tissue": (40, 400), "lung": (-6
 PLANES = ("axial", "coronal", "sagittal")
 
 
-def row_table(caption: str, rows: Sequence[Mapping[str, Any]], ours: str) -> str:
-    """Methods and their numbers; columns that no row has are left out."""
+def row_table(caption: str, rows: Sequence[Mapping[str, Any]], ours: str, has_cases: bool = False) -> str:
+    """Methods and their numbers, without empty columns; with ``has_cases`` each row links to its picture."""
     columns = {key: column for key, column in METRICS.items() if any(key in row for row in rows)}
     head = "".join(f'<th scope="col">{title}</th>' for title, _ in columns.values())
+    first = '<th scope="col">case</th>' * has_cases + '<th scope="col">method</th>'
     body = []
     for row in rows:
         cells = "".join(f"<td>{_number(row, key, form)}</td>" for key, (_, form) in columns.items())
         mark = ' class="ours"' if row["method"] == ours else ""
-        body.append(f'<tr{mark}><th scope="row">{escape(str(row["method"]))}</th>{cells}</tr>')
+        name = f'<th scope="row">{escape(str(row["method"]))}</th>'
+        body.append(f"<tr{mark}>{_link(row['case']) if has_cases else ''}{name}{cells}</tr>")
     return (
         f'<div class="scroll"><table><caption>{escape(caption)}</caption>'
-        f'<thead><tr><th scope="col">method</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f"<thead><tr>{first}{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _link(case: str) -> str:
+    return f'<td><a href="{quote(case)}/{quote(case)}_recon.png">{escape(case)}</a></td>'
 
 
 def _number(row: Mapping[str, Any], key: str, form: str) -> str:

@@ -8,10 +8,11 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.output.orientation import radiological
 from disinr_monai.output.report import blocks
-from disinr_monai.output.report.pixels import hot, pack, png, smaller, spacing_of, upright, windowed
+from disinr_monai.output.report.pixels import hot, pack, png, smaller, windowed
 
-THUMBNAIL, LONGEST_VOLUME_SIDE, LONGEST_SIDE = 96, 128, 512
+LONGEST_VOLUME_SIDE, LONGEST_SIDE = 128, 512
 
 
 def pictures_of(
@@ -22,7 +23,6 @@ def pictures_of(
     affine: NDArray | None,
     window: tuple[float, float] | None,
     units: str,
-    small: bool,
 ) -> tuple[str, str]:
     """Attributes of a row, and its controls and figures; see :meth:`disinr_monai.output.report.Report.add_case`.
 
@@ -34,16 +34,14 @@ def pictures_of(
         affine: 4x4, RAS mm, or None.
         window: level and width, or None for the values' own.
         units: of the values.
-        small: thumbnails without controls.
     """
-    images = {title: upright(np.asarray(image, dtype=np.float32), affine) for title, image in panels.items()}
-    result = list(images)[-1]
-    if reference is not None:
-        images["reference"] = upright(np.asarray(reference, dtype=np.float32), affine)
-    is_volume = images[result].ndim == 3
-    full_shape = images[result].shape
-    longest = LONGEST_VOLUME_SIDE if is_volume else LONGEST_SIDE
-    images = {title: smaller(image, longest) for title, image in images.items()}
+    result = list(panels)[-1]
+    full = {**panels} if reference is None else {**panels, "reference": reference}
+    turned = {title: _turned(np.asarray(image, dtype=np.float32), affine) for title, image in full.items()}
+    full_shape, spacing = turned[result][0].shape, turned[result][1]
+    is_volume = len(full_shape) == 3
+    images = {title: smaller(image, LONGEST_VOLUME_SIDE if is_volume else LONGEST_SIDE) for title, (image, _) in
+              turned.items()}  # fmt: skip
     judge = images.get("reference", images[result])
     low, high = (float(f(judge)) for f in (np.min, np.max))
     low, high = min(low, float(images[result].min())), max(high, float(images[result].max()))
@@ -58,29 +56,33 @@ def pictures_of(
     note = f"shown at {images[result].shape} of {full_shape} voxels" if images[result].shape != full_shape else ""
     for title, image in images.items():
         role = "result" if title == result else "reference" if title == "reference" else "image"
-        still = _still(image, small)
         alt = f"{title} of {name}" + (", middle slice" if is_volume else "")
-        data = "" if small else pack(image, low, high)
-        picture, remark = png(windowed(still, level, width)), note if title == result else ""
-        figures.append(blocks.figure(title, remark, alt, picture, role, still.shape, data))
+        still, remark = _middle(image), note if title == result else ""
+        picture, pixels = png(windowed(still, level, width)), pack(image, low, high)
+        figures.append(blocks.figure(title, remark, alt, picture, role, still.shape, pixels))
     if reference is not None:
-        still = _still(np.abs(images[result] - images["reference"]), small)
+        still = _middle(np.abs(images[result] - images["reference"]))
         alt = f"absolute error of {result} of {name}, white at a fifth of the window"
         figures.append(blocks.figure("error × 5", "", alt, png(hot(5 * still / width)), "error", still.shape))
-    row = f'<div class="panels{" thumbnails" if small else ""}">{"".join(figures)}</div>'
-    if small:
-        return "", row
     shape = images[result].shape if is_volume else (1, *images[result].shape)
-    sizes = [n * s for n, s in zip(full_shape, spacing_of(affine, len(full_shape)), strict=True)]
+    sizes = [n * s for n, s in zip(full_shape, spacing, strict=True)]
     extent = sizes if is_volume else [1.0, *sizes]
     attributes = (
         f' data-low="{low:.9g}" data-high="{high:.9g}" data-level="{level:.9g}" data-width="{width:.9g}" '
         f'data-shape="{",".join(map(str, shape))}" data-extent="{",".join(f"{v:.6g}" for v in extent)}" '
         f'data-units="{escape(units)}"'
     )
+    row = f'<div class="panels">{"".join(figures)}</div>'
     return attributes, blocks.controls(number, low, high, window, units, is_volume) + row
 
 
-def _still(image: NDArray, small: bool) -> NDArray:
-    plane = image[image.shape[0] // 2] if image.ndim == 3 else image
-    return smaller(plane, THUMBNAIL) if small else plane
+def _turned(image: NDArray, affine: NDArray | None) -> tuple[NDArray, NDArray]:
+    """An image in radiological orientation, and its voxel size in mm (1 where the position is not known)."""
+    if affine is None:
+        return (image if image.ndim == 2 else np.moveaxis(image, 2, 0)), np.ones(image.ndim)
+    image, affine = radiological(image, affine)
+    return image, np.linalg.norm(affine[:3, : image.ndim], axis=0)
+
+
+def _middle(image: NDArray) -> NDArray:
+    return image[image.shape[0] // 2] if image.ndim == 3 else image

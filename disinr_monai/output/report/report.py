@@ -24,17 +24,16 @@ from disinr_monai.runtime.versions import versions
 
 logger = logging.getLogger(__name__)
 
-# Bytes of the page: pictures with window controls, then thumbnails, then rows of numbers, then nothing.
-FULL_BYTES, THUMBNAIL_BYTES, ROW_BYTES = 24_000_000, 12_000_000, 8_000_000
+# Of pictures with window controls on one page, about 40 cases of 256² in three pictures.
+PICTURE_BYTES = 24_000_000
 _KEPT_CURVE = 400
 
 
 class Report:
     """Collects what a run gave and writes ``output_dir/report.html``: one page, complete in itself, without network.
 
-    A case is a row: pictures with window controls, numbers, convergence, notes. The page stays below
-    ``FULL_BYTES + THUMBNAIL_BYTES + ROW_BYTES`` (44 MB): when the first is used up, further cases get still pictures
-    of 96 pixels, then numbers only, then a count; the page says so. ``metrics.csv`` has every case.
+    A case is a row: pictures with window controls, numbers, convergence, notes. When the pictures have used up
+    ``PICTURE_BYTES``, further cases are lines of a table with a link to their PNG; the page says so.
 
     Args:
         output_dir: where the page goes.
@@ -61,8 +60,8 @@ class Report:
     def start(self) -> None:
         """Begin an empty page."""
         self._fragments: list[str] = []
-        self._bytes = {"full": 0, "thumbnail": 0, "row": 0}
-        self._counts = {"full": 0, "thumbnail": 0, "row": 0, "none": 0}
+        self._rows: list[dict[str, Any]] = []  # of the cases without pictures
+        self._n_cases, self._bytes = 0, 0
         self._curves = ""
         self._written, self._cost, self._began = 0.0, 0.0, time.time()
 
@@ -96,27 +95,20 @@ class Report:
             info: how it was read and made.
             marks: what the self-check found; shown above the pictures.
         """
-        number = sum(self._counts.values()) + 1
-        head = f'<h3 id="case{number}">{escape(name)} <small class="soft">{escape(subject)}</small></h3>'
-        head += blocks.marks(marks)
-        tail = self._numbers(name, rows, history, info or {})
-        for kind, limit in (("full", FULL_BYTES), ("thumbnail", THUMBNAIL_BYTES), ("row", ROW_BYTES)):
-            if self._bytes[kind] >= limit:
-                continue
-            attributes, pictures = "", ""
-            if kind != "row":
-                attributes, pictures = pictures_of(
-                    number, name, panels, reference, affine, window, units, kind == "thumbnail"
-                )
-            fragment = f'<article aria-labelledby="case{number}"{attributes}>{head}{pictures}{tail}</article>\n'
-            if self._bytes[kind] + len(fragment) > limit:
-                self._bytes[kind] = limit
-                continue
-            self._bytes[kind] += len(fragment)
-            self._counts[kind] += 1
-            self._fragments.append(fragment)
-            return
-        self._counts["none"] += 1
+        self._n_cases += 1
+        number = self._n_cases
+        if self._bytes < PICTURE_BYTES:
+            attributes, pictures = pictures_of(number, name, panels, reference, affine, window, units)
+            fragment = (
+                f'<article aria-labelledby="case{number}"{attributes}>'
+                f'<h3 id="case{number}">{escape(name)} <small class="soft">{escape(subject)}</small></h3>'
+                f"{blocks.marks(marks)}{pictures}{self._numbers(name, rows, history, info or {})}</article>\n"
+            )
+            self._bytes += len(fragment)
+            if self._bytes <= PICTURE_BYTES:
+                self._fragments.append(fragment)
+                return
+        self._rows += [{**row, "case": name} for row in rows]
 
     def add_losses(self, steps: Sequence[float], losses: Sequence[float]) -> None:
         """The loss of a pre-training, instead of cases."""
@@ -167,9 +159,8 @@ class Report:
         reasons = [self.names.text(reason) if hidden else reason for reason in failures]
         warnings = [self.names.text(text) if hidden else text for text in collected_warnings()]
         warnings = [text for text in warnings if text not in reasons]
-        n_cases = sum(self._counts.values())
         state = "" if finished else " · still running when this page was written"
-        subtitle = f"{n_cases} case{'s' * (n_cases > 1)} · " if n_cases else ""
+        subtitle = f"{self._n_cases} case{'s' * (self._n_cases > 1)} · " if self._n_cases else ""
         subtitle += f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(self._began))} · seed {self.seed}{state}"
         rows = [{"method": name, **numbers} for name, numbers in summary.items()]
         n_subjects = max((row["n_subjects"] for row in rows), default=0)
@@ -180,7 +171,7 @@ class Report:
         made = blocks.facts("Versions and hardware", run, is_open=True) + blocks.facts("All settings", settings)
         problems = blocks.messages("failures", f"{len(reasons)} failed", reasons)
         problems += blocks.messages("warnings", "Warnings", warnings)
-        cases = self._cases() if n_cases else self._curves
+        cases = self._cases() if self._n_cases else self._curves
         return Template(_asset("page.html")).substitute(
             title=escape(self.title), subtitle=escape(subtitle), notice=escape(self._notice()), problems=problems,
             summary=table, cases=cases, made=made, style=_asset("style.css"), script=script,
@@ -188,28 +179,24 @@ class Report:
         )  # fmt: skip
 
     def _notice(self) -> str:
-        if not sum(self._counts.values()):
+        if not self._n_cases:
             return "No claim of diagnostic quality."
         privacy = "Names are neutral ones. " if self.names.everywhere else "It names cases and files. "
         return f"The pictures show persons. {privacy}No claim of diagnostic quality."
 
     def _cases(self) -> str:
-        counts = self._counts
-        notes = []
-        if counts["thumbnail"] + counts["row"] + counts["none"]:
-            notes.append(
-                f"To keep this page small, {counts['full']} cases have window controls, {counts['thumbnail']} small "
-                f"still pictures, {counts['row']} numbers only and {counts['none']} are left out; metrics.csv and the "
-                "folders of the cases have all."
-            )
-        note = "".join(f'<p class="banner">{escape(text)}</p>' for text in notes)
+        rest = ""
+        if self._rows:
+            n_shown = len(self._fragments)
+            text = f"To keep this page small, {n_shown} cases have pictures here; the others are listed below."
+            rest = f'<p class="banner">{text}</p>{blocks.row_table("Further cases", self._rows, self.method, True)}'
         return (
             '<h2>Cases</h2><p class="controls toolbar"><label for="size">picture size <input type="range" id="size" '
             'min="128" max="640" step="32" value="256"></label><span class="soft">The pointer shows the value under '
             "it in every picture of a row.</span></p>"
             '<noscript><p class="banner">Window controls need scripts; the pictures are still.</p></noscript>'
             '<p class="banner" id="old" hidden>Window controls need a browser of 2023 or later.</p>'
-            + note + "".join(self._fragments)
+            + "".join(self._fragments) + rest
         )  # fmt: skip
 
     def _numbers(

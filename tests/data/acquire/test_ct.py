@@ -199,7 +199,7 @@ def test_what_the_file_lacks_is_given(write_hdf5):
 
 def test_the_helsinki_sinograms(real_data):
     """Four discs of 70 mm in one file, geometry in the challenge's names."""
-    cases = list_cases(real_data("ct_raw"), "ct")
+    cases = list_cases(real_data("ct_raw/htc2022_ta-td_30deg_fanbeam.h5"), "ct")
     assert [case["slice"] for case in cases] == [0, 1, 2, 3]
     case = AcquireCT(image_size=128)(cases[0])
     assert case["info"]["source_distance"] == pytest.approx(410.66)

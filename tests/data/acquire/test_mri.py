@@ -44,7 +44,7 @@ def _check_contract(case: dict) -> None:
 
 
 def test_a_simulated_case(phantom_case):
-    case = AcquireMRI(image_size=64, n_coils=4, maps="true", acs=12, acceleration=4)(phantom_case)
+    case = AcquireMRI(image_size=64, n_coils=4, maps="simulated", acs=12, acceleration=4)(phantom_case)
     _check_contract(case)
     assert case["scan"].operator.domain_shape == (2, 64, 64)
     assert np.linalg.norm(case["affine"][:3, 0]) == pytest.approx(240 / 64)
@@ -55,7 +55,7 @@ def test_a_simulated_case(phantom_case):
 
 def test_scales_lead_back_to_the_reference_and_the_file(phantom_case):
     """Noise-free and fully sampled, the adjoint is the reference, and in the file's units the phantom itself."""
-    case = AcquireMRI(image_size=72, acceleration=1, noise_std=0.0, maps="true")(phantom_case)
+    case = AcquireMRI(image_size=72, acceleration=1, noise_std=0.0, maps="simulated")(phantom_case)
     image = torch.linalg.vector_norm(case["scan"].operator.adjoint(case["scan"].measurement), dim=0)
     torch.testing.assert_close(image * case["image_scale"], case["reference"][0], atol=1e-4, rtol=0)
     phantom = brain_phantom(72, np.random.default_rng([0, 0]))
@@ -65,7 +65,7 @@ def test_scales_lead_back_to_the_reference_and_the_file(phantom_case):
 
 
 def test_seed_and_name_decide(phantom_case):
-    settings = {"image_size": 48, "n_coils": 3, "maps": "true", "acs": 8, "acceleration": 3}
+    settings = {"image_size": 48, "n_coils": 3, "maps": "simulated", "acs": 8, "acceleration": 3}
     first, again, other = (AcquireMRI(seed=seed, **settings)(phantom_case) for seed in (0, 0, 1))
     assert torch.equal(first["scan"].measurement, again["scan"].measurement)
     assert not torch.equal(first["scan"].measurement, other["scan"].measurement)
@@ -111,7 +111,7 @@ def test_a_mask_in_the_file_undersamples_a_full_scan(full_scan, write_hdf5):
 def test_the_files_own_maps_are_used(full_scan, write_hdf5):
     maps = np.full_like(full_scan, 0.5)
     (listed,) = list_cases(write_hdf5(kspace=full_scan, sensitivity_maps=maps), "mri")
-    for choice in ("espirit", "file", "true"):
+    for choice in ("espirit", "file", "simulated"):
         case = AcquireMRI(maps=choice, acs=0)(listed)
         assert (case["scan"].operator.maps == 0.5).all()
         assert case["info"]["maps"] == "file"
@@ -120,7 +120,7 @@ def test_the_files_own_maps_are_used(full_scan, write_hdf5):
 @pytest.mark.parametrize("pattern", ["random", "poisson", "radial"])
 def test_patterns_of_a_simulated_scan(phantom_case, pattern):
     settings = {"image_size": 64, "n_coils": 4, "acs": 12, "acceleration": 4, "pattern": pattern, "noise_std": 0.003}
-    case, true = (AcquireMRI(maps=maps, **settings)(phantom_case) for maps in ("espirit", "true"))
+    case, true = (AcquireMRI(maps=maps, **settings)(phantom_case) for maps in ("espirit", "simulated"))
     _check_contract(case)
     assert case["info"]["pattern"] == pattern
     if pattern == "radial":
@@ -152,7 +152,7 @@ def test_a_whole_number_may_be_written_with_a_point(phantom_case):
 
 
 def test_seed_turns_the_spokes(phantom_case):
-    settings = {"image_size": 48, "n_coils": 2, "maps": "true", "pattern": "radial"}
+    settings = {"image_size": 48, "n_coils": 2, "maps": "simulated", "pattern": "radial"}
     first, again, other = (AcquireMRI(seed=seed, **settings)(phantom_case) for seed in (0, 0, 1))
     assert torch.equal(first["scan"].measurement, again["scan"].measurement)
     assert not np.allclose(first["scan"].operator.trajectory, other["scan"].operator.trajectory)
@@ -201,7 +201,7 @@ def test_a_real_raw_scan(real_data):
 
 def test_a_real_volume(real_data):
     listed = list_cases(real_data("mri3d/ARC_M2208_T2w_1mm_brain.nii.gz"), "mri", 1)[0]
-    case = AcquireMRI(maps="true")(listed)
+    case = AcquireMRI(maps="simulated")(listed)
     _check_contract(case)
     assert case["scan"].operator.domain_shape == (2, 256, 256)
     assert case["scan"].operator.range_shape == (8, 256, 256)

@@ -30,7 +30,7 @@ def _without_centre(phantom, maps, acs=4):
 
 
 def test_maps_agree_with_the_truth_where_there_is_signal(phantom):
-    true = _without_centre(phantom, "true")
+    true = _without_centre(phantom, "simulated")
     operator = true["scan"].operator
     maps = joint_maps(true["scan"].measurement, operator.sampled)
     torch.testing.assert_close(torch.linalg.vector_norm(maps, dim=0), torch.ones(N, N), atol=1e-3, rtol=0)

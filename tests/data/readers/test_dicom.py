@@ -11,9 +11,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from disinr_monai.data.cases import list_cases
-from disinr_monai.data.readers.dicom import read_dicom_volume, sort_series
+from disinr_monai.data.readers.dicom import read_dicom, sort_series
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.errors import InputError
+from tests.data.readers.helpers import image_case
 
 ORIENTATIONS = {
     "axial": [1, 0, 0, 0, 1, 0],
@@ -22,6 +23,11 @@ ORIENTATIONS = {
     "feet first": [-1, 0, 0, 0, 1, 0],
     "oblique": [0.96, 0.28, 0, -0.224, 0.768, -0.6],
 }
+
+
+def _read(paths) -> tuple[np.ndarray, np.ndarray]:
+    volume = read_dicom(paths, "ct")
+    return volume.image, volume.affine
 
 
 def _asymmetric(n: int) -> np.ndarray:
@@ -76,7 +82,7 @@ def _same_in_space(volume, affine, other, other_affine):
 def test_every_voxel_lies_where_simpleitk_puts_it(write_dicom, name):
     paths = _series(write_dicom, ORIENTATIONS[name])
     ordered = sort_series(paths)[0]
-    volume, affine = read_dicom_volume(paths, "ct")
+    volume, affine = _read(paths)
     normal = np.cross(*np.reshape(ORIENTATIONS[name], (2, 3)))
     by_itk = sorted(paths, key=lambda p: normal @ np.array(pydicom.dcmread(p).ImagePositionPatient, float))
     assert ordered in (by_itk, by_itk[::-1])
@@ -87,14 +93,14 @@ def test_real_series_against_simpleitk(real_data):
     sitk = pytest.importorskip("SimpleITK")
     folder = real_data("ct_dicom/KiTS-00072")
     paths = sorted(str(path) for path in folder.iterdir() if path.is_file())
-    volume, affine = read_dicom_volume(paths, "ct")
+    volume, affine = _read(paths)
     _same_in_space(volume, affine, *_itk(list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))))
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
 def test_transfer_syntaxes(write_dicom, tmp_path, syntax):
     plain = write_dicom(pixels=_asymmetric(1)[0])
-    expected, affine = read_dicom_volume([str(plain)], "ct")
+    expected, affine = _read([str(plain)])
     dataset = pydicom.dcmread(plain)
     if syntax == RLELossless:
         dataset.compress(syntax)
@@ -108,7 +114,7 @@ def test_transfer_syntaxes(write_dicom, tmp_path, syntax):
         dataset = Dataset(elements)  # pydicom does not turn the bytes of one that it has read
         dataset.file_meta, meta.TransferSyntaxUID = meta, syntax
         dataset.save_as(other, enforce_file_format=True)
-    found = read_dicom_volume([str(other)], "ct")
+    found = _read([str(other)])
     np.testing.assert_array_equal(found[0], expected)
     np.testing.assert_array_equal(found[1], affine)
 
@@ -149,7 +155,7 @@ def test_enhanced_multi_frame(write_dicom, tmp_path):
     path = tmp_path / "enhanced" / "1.dcm"
     path.parent.mkdir()
     frames, heights = _enhanced(path, write_dicom())
-    volume, affine = read_dicom_volume([str(path)], "ct")
+    volume, affine = _read([str(path)])
     assert volume.shape == (5, 7, 3)
     for index, i in enumerate(np.argsort(heights)):
         np.testing.assert_array_equal(volume[..., index], frames[i] * float(1 + i) - 1000)
@@ -193,7 +199,7 @@ def test_what_is_no_image_is_left_out_with_a_line_and_listed_where_nothing_is_le
 )
 def test_impossible_headers(write_dicom, attributes, message):
     with pytest.raises(InputError, match=message):
-        read_dicom_volume([str(write_dicom(**attributes))], "ct")
+        read_dicom([str(write_dicom(**attributes))], "ct")
 
 
 @pytest.mark.parametrize(
@@ -209,5 +215,5 @@ def test_impossible_headers(write_dicom, attributes, message):
 def test_what_the_header_does_not_say_is_in_the_information(write_dicom, lacks, modality, said):
     stored = {"RescaleSlope": 1, "RescaleIntercept": 0}
     path = write_dicom(pixels=np.arange(35).reshape(5, 7) * 40 - 1000, **{**stored, **lacks})
-    info = read_image({"path": [str(path)], "slice": 0}, modality).info
+    info = read_image(image_case([str(path)], 0), modality).info
     assert [text.split(" (")[0] for text in info.get("unverified", [])] == said

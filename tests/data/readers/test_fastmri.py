@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from disinr_monai.data import AcquireMRI, list_cases
-from disinr_monai.data.readers.fastmri import kspace_summary, read_kspace
+from disinr_monai.data.readers.fastmri import read_fastmri
 from disinr_monai.data.readers.kspace import is_fully_sampled
 from disinr_monai.errors import InputError
 from disinr_monai.methods import DirectInverse
+from tests.data.readers.helpers import kspace_summary
 
 
 def _kspace(n_slices: int = 3, n_coils: int = 2, height: int = 12, width: int = 10) -> np.ndarray:
@@ -21,7 +22,7 @@ def _kspace(n_slices: int = 3, n_coils: int = 2, height: int = 12, width: int = 
 def test_a_full_scan(write_hdf5):
     kspace = _kspace()
     path = write_hdf5(kspace=kspace)
-    scan = read_kspace(path, 1)
+    scan = read_fastmri(path, 1)
     np.testing.assert_array_equal(scan["kspace"], kspace[1])
     assert scan["is_full"]
     assert not scan["has_mask"]
@@ -35,7 +36,7 @@ def test_undersampling_is_recognised_from_zeros(write_hdf5):
     kspace = _kspace()
     kspace[..., 1::2] = 0
     path = write_hdf5(kspace=kspace)
-    scan = read_kspace(path, 0)
+    scan = read_fastmri(path, 0)
     assert not scan["is_full"]
     np.testing.assert_array_equal(np.flatnonzero(scan["mask"][0]), np.arange(0, 10, 2))
     assert kspace_summary(path) == (3, False)
@@ -60,7 +61,7 @@ def test_zeros_on_one_side_are_partial_fourier(rows, columns):
 def test_masks_of_every_usual_shape(write_hdf5, shape):
     mask = np.zeros(shape, np.uint8)
     mask[..., ::3] = 1
-    scan = read_kspace(write_hdf5(kspace=_kspace(), mask=mask), 2)
+    scan = read_fastmri(write_hdf5(kspace=_kspace(), mask=mask), 2)
     assert scan["has_mask"]
     np.testing.assert_array_equal(np.flatnonzero(scan["mask"][5]), [0, 3, 6, 9])
 
@@ -69,11 +70,11 @@ def test_maps_geometry_and_a_single_slice(write_hdf5):
     kspace = _kspace()
     header = b"<encodedSpace><fieldOfView_mm><x>24.0</x><y>30</y><z>5</z></fieldOfView_mm></encodedSpace>"
     path = write_hdf5(kspace=kspace, sensitivity_maps=kspace, ismrmrd_header=header)
-    scan = read_kspace(path, 2)
+    scan = read_fastmri(path, 2)
     np.testing.assert_array_equal(scan["maps"], kspace[2])
     np.testing.assert_allclose(np.diag(scan["affine"]), [2, 3, 5, 1])
     assert scan["affine"][2, 3] == 10
-    single = read_kspace(write_hdf5("single.h5", kspace=kspace[0], sensitivity_maps=kspace[0]))
+    single = read_fastmri(write_hdf5("single.h5", kspace=kspace[0], sensitivity_maps=kspace[0]))
     np.testing.assert_array_equal(single["kspace"], single["maps"])
 
 
@@ -110,7 +111,7 @@ def test_bad_files_are_named_with_what_was_found(write_hdf5, problem):
     path = write_hdf5("bad.h5", **datasets)
     pattern = ".*".join(re.escape(part) for part in message.split(".*"))
     with pytest.raises(InputError, match=pattern) as error:
-        read_kspace(path, 0)
+        read_fastmri(path, 0)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -119,7 +120,7 @@ def test_a_mask_where_nothing_was_measured(write_hdf5):
     kspace = _kspace(1)
     kspace[..., :5] = 0
     with pytest.raises(InputError, match="kspace is zero wherever mask is 1"):
-        read_kspace(write_hdf5(kspace=kspace, mask=np.arange(10) < 5))
+        read_fastmri(write_hdf5(kspace=kspace, mask=np.arange(10) < 5))
 
 
 def test_damaged_missing_and_wrong_files(tmp_path, write_hdf5):
@@ -128,17 +129,17 @@ def test_damaged_missing_and_wrong_files(tmp_path, write_hdf5):
     for name, content in {"truncated.h5": whole[: len(whole) // 2], "text.h5": b"hello", "empty.h5": b""}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"{name}: expected a readable HDF5 file"):
-            read_kspace(tmp_path / name, 0)
+            read_fastmri(tmp_path / name, 0)
     with pytest.raises(InputError, match="found no such file"):
-        read_kspace(tmp_path / "absent.h5", 0)
+        read_fastmri(tmp_path / "absent.h5", 0)
     with pytest.raises(InputError, match="slice number from 0 to 2, found 3"):
-        read_kspace(path, 3)
+        read_fastmri(path, 3)
     with pytest.raises(InputError, match="slice number from 0 to 2, found none"):
-        read_kspace(path)
+        read_fastmri(path)
 
 
 def test_real_raw_scan(real_data):
-    scan = read_kspace(real_data("kspace/brain8ch_poisson_undersampled_sigpy.h5"))
+    scan = read_fastmri(real_data("kspace/brain8ch_poisson_undersampled_sigpy.h5"))
     assert scan["kspace"].shape == (8, 230, 180)
     assert not scan["is_full"]
     assert scan["mask"].mean() == pytest.approx(0.124, abs=0.002)
@@ -166,7 +167,7 @@ def test_the_result_has_the_size_of_fastmris_own_reconstruction(write_hdf5, with
     kspace, rss, header = _fastmri()
     extra = {"ismrmrd_header": header} if with_header else {"reconstruction_rss": rss}
     path = write_hdf5(kspace=kspace, **extra)
-    scan = read_kspace(path, 1)
+    scan = read_fastmri(path, 1)
     assert scan["kspace"].shape == (3, 32, 36)  # oversampling of the readout is gone, that of the phase is not
     assert scan["crop"] == (32, 32)
     case = AcquireMRI(acceleration=2, acs=12)(list_cases(path, "mri")[1])
@@ -185,7 +186,7 @@ def test_single_coil_files_are_slices_of_one_coil(write_hdf5):
     mask = (np.arange(36) % 2 == 0).astype(np.float32)
     path = write_hdf5(kspace=kspace[:, 0] * mask, mask=mask, ismrmrd_header=header)
     assert kspace_summary(path) == (2, False)
-    scan = read_kspace(path, 1)
+    scan = read_fastmri(path, 1)
     assert scan["kspace"].shape == (1, 32, 36)
     assert not scan["is_full"]
     np.testing.assert_array_equal(scan["mask"][7], mask != 0)
@@ -196,7 +197,7 @@ def test_single_coil_files_are_slices_of_one_coil(write_hdf5):
 def test_a_two_dimensional_mask_keeps_the_whole_readout(write_hdf5):
     kspace, _, header = _fastmri()
     mask = np.random.default_rng(0).random((64, 36)) < 0.5
-    scan = read_kspace(write_hdf5(kspace=kspace * mask, mask=mask, ismrmrd_header=header), 0)
+    scan = read_fastmri(write_hdf5(kspace=kspace * mask, mask=mask, ismrmrd_header=header), 0)
     assert scan["shape"] == (64, 36)
     assert scan["crop"] == (32, 32)
     np.testing.assert_array_equal(scan["mask"], mask & (kspace[0] != 0).any(0))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from disinr_monai.data import AcquireMRI, list_cases
-from disinr_monai.data.readers.fastmri import read_kspace
+from disinr_monai.data.readers.fastmri import read_fastmri
 from disinr_monai.data.readers.kspace import prewhiten, whitening_matrix
 from disinr_monai.data.simulate.mri import simulate_kspace
 from disinr_monai.data.simulate.patterns import radial_trajectory
@@ -51,7 +51,7 @@ def test_a_radial_file_becomes_its_operator(radial, write_hdf5):
     # In the units of the file, at the right place.
     image = image * case["image_scale"] * case["output_scale"] / 2
     assert image_metrics(image[None] / 300, torch.from_numpy(scan.reference) / 300)["psnr"] > 24
-    single = read_kspace(write_hdf5("one.h5", kspace=scan.kspace, trajectory=trajectory))
+    single = read_fastmri(write_hdf5("one.h5", kspace=scan.kspace, trajectory=trajectory))
     assert single["shape"] == (64, 64)
 
 
@@ -63,7 +63,7 @@ def test_maps_of_the_file_have_the_shape_of_the_image(radial, write_hdf5):
     torch.testing.assert_close(case["scan"].operator.maps, torch.from_numpy(scan.maps))
     wrong = write_hdf5("wrong.h5", attributes={"image_shape": SHAPE}, sensitivity_maps=scan.kspace, **data)
     with pytest.raises(InputError, match=r"wrong\.h5: `sensitivity_maps` must have the shape"):
-        read_kspace(wrong)
+        read_fastmri(wrong)
 
 
 def one_spiral(n: int = 8000) -> np.ndarray:
@@ -113,7 +113,7 @@ def test_bad_trajectories_are_named(write_hdf5, problem):
     trajectory, attributes, message = BAD[problem]
     path = write_hdf5("bad.h5", attributes, kspace=_kspace(), trajectory=trajectory)
     with pytest.raises(InputError, match=message) as error:
-        read_kspace(path)
+        read_fastmri(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -121,7 +121,7 @@ def test_bad_trajectories_are_named(write_hdf5, problem):
 def test_a_mask_beside_a_trajectory_is_refused(write_hdf5):
     path = write_hdf5(kspace=_kspace(), trajectory=GOOD, mask=np.ones(20))
     with pytest.raises(InputError, match="expected `mask` or `trajectory`, found both"):
-        read_kspace(path)
+        read_fastmri(path)
 
 
 def correlated_noise(n_coils: int, n_samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +149,7 @@ def test_noise_in_the_file_whitens_kspace_and_maps(write_hdf5):
     rng = np.random.default_rng(0)
     kspace = (rng.standard_normal((4, 12, 10)) + 1j).astype(np.complex64)
     noise, _ = correlated_noise(4, 2000)
-    scan = read_kspace(write_hdf5(kspace=kspace, noise=noise.astype(np.complex64), sensitivity_maps=kspace))
+    scan = read_fastmri(write_hdf5(kspace=kspace, noise=noise.astype(np.complex64), sensitivity_maps=kspace))
     assert scan["info"]["prewhitened"]
     expected, maps = prewhiten(kspace, kspace, noise.astype(np.complex64))
     np.testing.assert_allclose(scan["kspace"], expected)
@@ -198,7 +198,7 @@ def test_whitening_pays_where_one_coil_is_noisy(write_hdf5):
 def test_bad_noise_is_named(write_hdf5, noise, message):
     path = write_hdf5("noise.h5", kspace=np.ones((2, 12, 10), np.complex64), noise=noise)
     with pytest.raises(InputError, match=message) as error:
-        read_kspace(path)
+        read_fastmri(path)
     assert str(path) in str(error.value)
 
 
@@ -226,5 +226,6 @@ def test_undersampled_cartesian_files_of_any_pattern(write_hdf5, kind):
     found = TotalVariation(tv_weight=3e-3)(None, None, case=case)[0]
     found = torch.linalg.vector_norm(found, dim=0) * case["image_scale"] * case["output_scale"]
     assert image_metrics(found[None], torch.from_numpy(scan.reference))["psnr"] > 24
-    for part in (operator.withhold(0.1, torch.Generator().manual_seed(0)), ~operator.split(0, torch.Generator())):
+    held = operator.partition.held_out_blocks(0.1, torch.Generator().manual_seed(0))
+    for part in (held, ~operator.partition.training_split(0, torch.Generator())):
         assert 0 < int((part[0] & torch.from_numpy(mask)).sum()) < mask.sum() / 2

@@ -119,7 +119,7 @@ def test_sinogram_of_ellipses(make):
     few = np.linspace(0, len(operator.geometry.angles) - 1, 7).astype(int)
     keep = torch.zeros(operator.range_shape, dtype=torch.bool)
     keep[:, few] = True
-    part, take = operator.restrict(keep)
+    part, take = operator.partition.restrict(keep)
     measured, exact = part(picture(operator.domain_shape[1:], operator.pixel_spacing)), take(analytic(operator))
     # The rest is the staircase of the pixels.
     assert float((measured - exact).square().mean().sqrt()) < 0.012 * float(exact.max())
@@ -242,7 +242,7 @@ def test_the_solvers_work(name):
     operator = BEAMS[name]()
     keep = torch.zeros(operator.range_shape, dtype=torch.bool)
     keep[:, :: operator.range_shape[1] // 36] = True
-    part, take = operator.restrict(keep)
+    part, take = operator.partition.restrict(keep)
     measured = take(analytic(operator))
     truth = picture(operator.domain_shape[1:], operator.pixel_spacing)
     size = truth.square().mean().sqrt()
@@ -264,8 +264,8 @@ def test_residuals_are_image_errors():
     for name in ("parallel", "flat", "curved"):
         operator = BEAMS[name]()
         residual = operator(truth + error) - operator(truth)
-        assert float(operator.residual_energy(residual)) == pytest.approx(float(error.square().mean()), rel=0.25)
-        back = operator.residual_image(residual)
+        assert float(operator.noise.residual_energy(residual)) == pytest.approx(float(error.square().mean()), rel=0.25)
+        back = operator.noise.residual_image(residual)
         assert float((back * error).sum() / error.square().sum()) == pytest.approx(1, abs=0.35)
 
 

@@ -19,9 +19,9 @@ GEOMETRY = {"n_detectors": 81, "detector_spacing": 2.0, "source_distance": 120.0
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DISINR_CACHE", str(tmp_path / "cache"))
-    system_matrix.forget_matrices()
+    system_matrix._kept.cache_clear()
     yield
-    system_matrix.forget_matrices()
+    system_matrix._kept.cache_clear()
 
 
 def rays(angles=ANGLES, n_detectors=81, detector_spacing=2.0, source_distance=120.0, detector_distance=90.0):
@@ -174,7 +174,7 @@ def test_matrix_is_read_from_disk(monkeypatch, tmp_path):
     image = torch.rand(1, 9, 8)
     expected = _small(cache_dir=tmp_path)(image)
     assert len(list(tmp_path.glob("*.npz"))) == 1
-    system_matrix.forget_matrices()
+    system_matrix._kept.cache_clear()
     torch.testing.assert_close(_small(cache_dir=tmp_path)(image), expected, rtol=0, atol=0)
     assert len(builds) == 1
 
@@ -199,7 +199,7 @@ def test_damaged_file_is_rebuilt(monkeypatch, tmp_path, damage):
         file.write_bytes(b"" if damage == "empty" else b"not a matrix")
     builds = _count_builds(monkeypatch)
     for _ in range(2):
-        system_matrix.forget_matrices()
+        system_matrix._kept.cache_clear()
         torch.testing.assert_close(_small(cache_dir=tmp_path)(image), expected, rtol=0, atol=0)
     assert len(builds) == 1
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]

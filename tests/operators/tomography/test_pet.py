@@ -69,7 +69,7 @@ def test_subsets_are_the_views_of_the_whole():
         sensitivity=torch.rand((60, 12), generator=torch.Generator().manual_seed(0)),
     )
     image = torch.rand((1, 9, 8), generator=torch.Generator().manual_seed(1))
-    parts = operator.subsets(6)
+    parts = operator.partition.subsets(6)
     assert len(parts) == 10
     for part, select in parts:
         torch.testing.assert_close(part(image), select(operator(image)))
