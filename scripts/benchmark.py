@@ -53,12 +53,13 @@ PRETRAINING_STEPS = 1000  # gradients of the default pre-training, a few minutes
 def config_files(phase: str, task: str, method: str, backbone: Sequence[str] = ()) -> list[str]:
     """The files of one run, in their order."""
     # A classical method needs no network: the one of ngp has no checkpoint and is never fitted.
-    parts = (phase, task, *backbone, *OVERLAYS.get(method, ["ngp"]))
+    phases = ("inference", "evaluate") if phase == "evaluate" else (phase,)
+    parts = (*phases, task, *backbone, *OVERLAYS.get(method, ["ngp"]))
     return [str(ROOT / "configs" / f"{part}.json") for part in parts]
 
 
 def run(phase: str, task: str, method: str, options: dict[str, Any], out: Path, backbone: Sequence[str] = ()) -> None:
-    """Run one bundle workflow with those of the options that it knows."""
+    """Run one bundle workflow with those of the options that it reads."""
     files = config_files(phase, task, method, backbone)
     known = known_keys(files)
     settings = {"bundle_root": str(ROOT), "output_dir": str(out), "run_name": f"{task}-{method}"}
@@ -72,14 +73,14 @@ def run(phase: str, task: str, method: str, options: dict[str, Any], out: Path, 
 
 
 def evaluate(
-    task: str, method: str, peers: Any, options: dict[str, Any], out: Path, backbone: Sequence[str] = ()
+    task: str, method: str, baselines: Any, options: dict[str, Any], out: Path, backbone: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Run one `evaluate` workflow and read its rows."""
     if method in ("siren", "nerf"):
         options = {**options, "method": method}
     if method not in OVERLAYS:
         options = {**options, "method": method, "inferer": f"@classical#{method}"}
-    run("evaluate", task, method, {**options, "peers": peers}, out, backbone)
+    run("evaluate", task, method, {**options, "baselines": baselines}, out, backbone)
     return read_metrics(out / "metrics.csv")
 
 
@@ -167,7 +168,7 @@ def check_methods(task: str, methods: list[str], options: dict[str, Any]) -> dic
 
 
 def networks_of(methods: list[str]) -> list[str]:
-    """Methods with a run of their own: networks, with classical ones as peers of the first; or one classical one."""
+    """Methods with a run of their own: networks, with classical ones as baselines of the first; or one classical."""
     return [m for m in methods if m in OVERLAYS] or methods[:1]
 
 
@@ -182,7 +183,7 @@ def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
     checkpoints = parse_checkpoints(arguments.checkpoints)
     if arguments.checkpoint:
         checkpoints = {"disinr": arguments.checkpoint, "disinr_paper": arguments.checkpoint, **checkpoints}
-    peers = {m: classical[m] for m in methods if m in classical}
+    baselines = {m: classical[m] for m in methods if m in classical}
     setting = ", ".join(f"{k} {v}" for k, v in options.items())
     options = {"dataset_dir": arguments.dataset_dir, "seed": arguments.seed, "quiet": arguments.quiet, **options}
     rows: list[dict[str, Any]] = []
@@ -192,7 +193,7 @@ def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
         for i, method in enumerate(networks_of(methods)):
             given = {**options, "checkpoint": checkpoints[method]} if method in checkpoints else options
             out = folder / f"{arguments.task}-{method}"
-            others = {name: peer for name, peer in peers.items() if name != method} if i == 0 else {}
+            others = {name: one for name, one in baselines.items() if name != method} if i == 0 else {}
             rows += evaluate(arguments.task, method, others, given, out)
         for row in rows:
             row |= {"task": arguments.task, "setting": setting or "default"}

@@ -79,10 +79,10 @@ def attack(workflow: ConfigWorkflow, case: dict[str, Any], kinds: Collection[str
         result |= resemblance(to_display(start, task, scale), reference)
     scan = (case["operator"], case["measurement"], case.get("weights"))
     if "prior" in kinds and "prior" in network.shared:
-        classical, learned = parsed("learned").both(network.shared["prior"], *scan)
+        classical, learned = parsed("learned")().both(network.shared["prior"], *scan)
         result["prior_gain"] = psnr(learned) - psnr(classical)
     if "adapt" in kinds:
-        adapted = parsed("adaptation")(case["points"][None], network, case=case)
+        adapted = parsed("adaptation")()(case["points"][None], network, case=case)
         if adapted is None:
             raise SystemExit(f"error: {case['error']}")
         result["adapt_gain"] = psnr(adapted[0]) - psnr(parsed("prior_start").solve(*scan))

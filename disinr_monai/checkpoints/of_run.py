@@ -108,7 +108,7 @@ def _shipped(modality: str, bundle_root: str) -> str | None:
     bundles from anywhere.
     """
     roots = [Path(bundle_root)]
-    beside = Path(__file__).resolve().parents[1]
+    beside = Path(__file__).resolve().parents[2]
     if str(bundle_root) == "." and (beside / "configs" / "metadata.json").is_file():
         roots.append(beside)
     for root in roots:

@@ -49,8 +49,8 @@ class SaveCases:
         inferer: the method that the evaluator runs (asked for its number of iterations).
         modality: how images are shown and saved.
         method: its name in the tables.
-        peers: other methods by name, run on the same operator and measurement where a reference exists, so that their
-            numbers stand beside ours.
+        baselines: other methods by name, run on the same operator and measurement where a reference exists, so that
+            their numbers stand beside ours.
         save_complex: also write the complex MRI image, ``NAME_recon_complex.nii.gz``.
         save_numpy: also write ``NAME_recon.npy``.
         dicom: also write ``NAME/dicom/*.dcm`` (:class:`disinr_monai.output.dicom.DicomWriter`).
@@ -70,7 +70,7 @@ class SaveCases:
         inferer: Inferer,
         modality: str,
         method: str = "disinr",
-        peers: Mapping[str, Inferer] | None = None,
+        baselines: Mapping[str, Inferer] | None = None,
         save_complex: bool = False,
         save_numpy: bool = False,
         dicom: bool = False,
@@ -79,7 +79,7 @@ class SaveCases:
         output_spacing: float | Sequence[float] | None = None,
     ) -> None:
         self.output_dir, self.inferer, self.modality, self.method = Path(output_dir), inferer, modality, method
-        self.peers, self.report, self.output_spacing = dict(peers or {}), report, output_spacing
+        self.baselines, self.report, self.output_spacing = dict(baselines or {}), report, output_spacing
         if output_spacing is not None:
             output_grid((1, 1, 1), np.eye(4), output_spacing)  # a wrong value is refused before anything is fitted
         self._facts = facts_of(modality)
@@ -132,21 +132,22 @@ class SaveCases:
         rows[0] |= {"marks": "; ".join(marks)} if marks else {}
         history = list(self.inferer.history)
         images: dict[str, Tensor] = {}
-        if "reference" not in case or not any(isinstance(peer, DirectInverse) for peer in self.peers.values()):
+        has_direct = any(isinstance(baseline, DirectInverse) for baseline in self.baselines.values())
+        if "reference" not in case or not has_direct:
             direct = DirectInverse()(None, None, case=case)
             if direct is None:
                 self._fail(f"direct inverse: {case.pop('error')}")
             else:
                 images["direct inverse"] = direct[0]
         if "reference" in case:
-            for name, peer in self.peers.items():
+            for name, baseline in self.baselines.items():
                 started = time.perf_counter()
-                other = peer(None, None, case=case)
+                other = baseline(None, None, case=case)
                 if other is None:
                     self._fail(f"{name}: {case.pop('error')}")
                 else:
                     images[name] = other[0]
-                    rows.append(self._row(case, name, images[name], time.perf_counter() - started, peer))
+                    rows.append(self._row(case, name, images[name], time.perf_counter() - started, baseline))
         images[self.method] = image
         titles = {row["method"]: _title(row) for row in rows}
         panels = {titles.get(name, name): self._display(case, panel) for name, panel in images.items()}

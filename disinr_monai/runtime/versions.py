@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def _git_commit() -> str:
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return "not a checkout"
     try:

@@ -42,8 +42,8 @@ OPTIONS += ["--device", "cpu", *SMALL]
 
 def command(n_processes: int, phase: str, data: Path, out: Path, *more: str) -> list[str]:
     """A bundle command; without torchrun and overlay for ``n_processes`` 0."""
-    run = {"training": "train"}.get(phase, phase)
-    configs = [f"'configs/{run}.json'", "'configs/mri.json'"]
+    phases = {"training": ["train"], "evaluate": ["inference", "evaluate"]}.get(phase, [phase])
+    configs = [f"'configs/{name}.json'" for name in (*phases, "mri")]
     start = [sys.executable]
     if n_processes:
         configs.append(f"'configs/multi_gpu_{'train' if phase == 'training' else 'evaluate'}.json'")
@@ -383,7 +383,7 @@ def test_scans_are_shared_out_and_a_bad_one_is_survived(tmp_path, phantoms):
     tables = {}
     for n in (0, 2, 4):
         out = tmp_path / str(n)
-        error = run(n, "evaluate", data, out, *more, "--peers", "{}", expect=1)
+        error = run(n, "evaluate", data, out, *more, "--baselines", "{}", expect=1)
         assert "error: 1 of 6 scans failed" in error
         assert error.count("error: 1 of 6 scans failed") == 1
         with (out / "metrics.csv").open() as file:

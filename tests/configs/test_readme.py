@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from disinr_monai.data import AcquireCT, AcquireMRI, AcquirePET, list_cases
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.methods import MLEM
 from disinr_monai.networks import DisINR
+from disinr_monai.runtime.overrides import check_config, read_files
+from tests import runs
 from tests.conftest import ROOT
 from tests.networks import test_contract as encoder_contract
 from tests.operators import helpers
@@ -30,6 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ADDED_LATER: set[str] = set()
 MONAI_OPTIONS = {"config_file", "meta_file", "logging_file", "args_file", "run_id", "init_id", "final_id", "tracking"}
 PHASES = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
+CONFIGS = ROOT / "configs"
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -55,12 +58,19 @@ def bundle_commands() -> list[tuple[str, Path, list[str]]]:
     return found
 
 
-COMMANDS = bundle_commands()
+def described_commands() -> list[tuple[str, Path, list[str]]]:
+    """The command in the `_desc_` of every config."""
+    found = []
+    for path in sorted(CONFIGS.glob("*.json")):
+        text = json.loads(path.read_text()).get("_desc_", "")
+        if "-m monai.bundle run" in text:
+            words = shlex.split(text.partition("-m monai.bundle ")[2])
+            found.append((f"{path.name}-{words[1]}", path, words[1:]))
+    return found
 
 
-def top_level_keys(text: str) -> set[str]:
-    """The rule of `disinr_monai.bundle.check_overrides`."""
-    return {key.lstrip("+").split("::")[0].split("#")[0] for key in json.loads(text)}
+DESCRIBED = described_commands()
+COMMANDS = bundle_commands() + DESCRIBED
 
 
 def test_readme_shows_every_phase():
@@ -68,7 +78,7 @@ def test_readme_shows_every_phase():
 
 
 @pytest.mark.parametrize(("page", "words"), [c[1:] for c in COMMANDS], ids=[c[0] for c in COMMANDS])
-def test_bundle_command_is_valid(page, words):
+def test_bundle_command_is_valid(page, words, tmp_path):
     run_id, options = words[0], words[1:]
     names, values = options[::2], options[1::2]
     assert len(names) == len(values)
@@ -76,15 +86,27 @@ def test_bundle_command_is_valid(page, words):
     given = dict(zip([name.removeprefix("--") for name in names], values, strict=True))
     # Overlays that a page tells the reader to write count as files.
     written = dict(blocks(page, "json"))
-    texts = {}
+    files = []
     for name in ast.literal_eval(given["config_file"]):
         assert name in written or (ROOT / name).is_file(), f"{page.name}: {name} does not exist"
-        texts[name] = written.get(name) or (ROOT / name).read_text()
-    phase = json.loads(next(iter(texts.values())))
-    assert run_id in phase, f"{page.name}: {next(iter(texts))} does not define {run_id}"
-    known = set().union(*(top_level_keys(text) for text in texts.values()))
-    unknown = {key.split("#")[0] for key in given} - known - MONAI_OPTIONS
-    assert not unknown, f"{page.name}: {unknown} not in {list(texts)}"
+        files.append(str(ROOT / name))
+        if name in written:
+            files[-1] = str(tmp_path / Path(name).name)
+            Path(files[-1]).write_text(written[name])
+    parser = ConfigParser()
+    parser.read_config(files)
+    assert run_id in parser.config, f"{page.name}: no file of {files} defines {run_id}"
+    parser.update({key: runs.value(text) for key, text in given.items() if key not in MONAI_OPTIONS})
+    parser.parse()
+    check_config(parser.config, read_files(files))
+
+
+def test_every_config_shows_its_own_command():
+    """But for those that MONAI's federated client reads, which has no command line."""
+    without = {"metadata.json", "federated.json", "federated_filters.json"}
+    assert {path.name for _, path, _ in DESCRIBED} == {path.name for path in CONFIGS.glob("*.json")} - without
+    for name, path, words in DESCRIBED:
+        assert f"'configs/{path.name}'" in words[words.index("--config_file") + 1], name
 
 
 def test_links_of_the_readme_exist():
@@ -115,7 +137,7 @@ def documented_keys() -> dict[str, dict[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("name", [*PHASES, "ct", "pet"])
+@pytest.mark.parametrize("name", [*PHASES, "mri", "ct", "pet", "volume"])
 def test_config_page_has_every_simple_key_with_its_default(name):
     config = json.loads((ROOT / "configs" / f"{name}.json").read_text())
     documented = documented_keys()
@@ -212,7 +234,7 @@ def test_add_an_operator(own_code, tmp_path, monkeypatch):
         logging_file=False,
         dataset_dir=str(tmp_path / "new"),
         output_dir=str(tmp_path / "out"),
-        peers="@classical",
+        baselines="@classical",
         sigma=2.0,
         image_size=32,
         n_iterations=2,
@@ -241,7 +263,7 @@ def test_add_a_backbone(own_code, tmp_path, rng):
     overlay = json.loads((tmp_path / "configs" / "fourier_features.json").read_text())
     assert overlay["encoder"]["_target_"] == "fourier_features.FourierFeaturesEncoder"
     network = DisINR(module.FourierFeaturesEncoder, out_channels=2, n_subjects=2)
-    assert len(network.shared.state_dict()) == overlay["n_frozen"]
+    assert "points" not in network.shared.state_dict()
 
 
 def tracked_files() -> list[Path]:

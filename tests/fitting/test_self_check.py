@@ -24,7 +24,7 @@ from disinr_monai.methods import MLEM, DirectInverse, SeparableSurrogates, Total
 from disinr_monai.operators import PETProjection
 from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
 from disinr_monai.output.report import Report
-from disinr_monai.runtime.logs import collect_warnings
+from disinr_monai.runtime.run import RUN
 from tests.data.readers.ismrmrd_files import Writer, grid, header
 from tests.faults.record import record
 from tests.prior.test_prior import ct_case
@@ -35,7 +35,7 @@ POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])
 
 def run(folder, cases, inferer, modality, caplog, network=None) -> tuple[list[dict], str, list[str]]:
     """Rows of metrics.csv, the report and the warnings of a run over cases."""
-    collect_warnings()
+    RUN.begin({})
     caplog.clear()
     report = Report(folder, "Title")
     with caplog.at_level(logging.WARNING, logger="disinr_monai"):
