@@ -8,8 +8,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations, product
 from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 from typing import Any
@@ -21,8 +21,8 @@ _PATHS = {"bundle_root", "checkpoint", "dataset_dir", "output_dir", "prior_check
 # A number in the files, and a word with a meaning of its own (`all`).
 _ALSO_TEXT = {"freeze_depth"}
 _KINDS = {bool: "true or false", float: "a number", str: "text", list: "a list", dict: "a group of settings"}
-# What MONAI and its tools look for by name.
-_READ_BY_MONAI = {"_meta_", "_desc_", "imports", "initialize", "run", "finalize", "displayable_configs"}
+# What MONAI and its tools look for, or set, by name.
+_READ_BY_MONAI = {"_meta_", "_desc_", "imports", "initialize", "run", "finalize", "run_name", "displayable_configs"}
 Files = dict[str, dict[str, Any]]
 Known = dict[str, list[Any]]
 
@@ -71,27 +71,21 @@ def check_config(config: Mapping[str, Any], files: Files) -> None:
     """
     _check_order(files)
     if "modality" not in config:
-        _no_modality(list(files))
+        phase = Path(next(iter(files), "configs/inference.json"))
+        raise InputError(
+            "config_file: expected an overlay of a modality (mri, ct, pet or volume), found none; add it after the "
+            f"phase: --config_file \"['{phase}','{phase.with_name('mri.json')}']\""
+        )
     known: Known = {}
     for content in files.values():
         for key, value in content.items():
             for name, item in _items(key.lstrip("+").replace("::", "#"), value):
                 known.setdefault(name, []).append(item)
+    for key in sorted(config.keys() - _READ_BY_MONAI):
+        for name, item in _items(key, config[key]):
+            _check_keywords(name, item, known)
+            _check_kind(name, item, known.get(name, []))
     _check_read(config, known)
-    for key, value in config.items():
-        if key not in _READ_BY_MONAI:
-            for name, item in _items(key, value):
-                _check_keywords(name, item, known)
-                _check_kind(name, item, known.get(name, []))
-
-
-def _no_modality(files: Sequence[str]) -> None:
-    first = files[0] if files else "configs/inference.json"
-    example = str(Path(first).with_name("mri.json"))
-    raise InputError(
-        f"config_file: expected an overlay of a modality (mri, ct, pet or volume), found none; add it after the phase: "
-        f"--config_file \"['{first}','{example}']\""
-    )
 
 
 def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -108,19 +102,18 @@ def _top(key: str) -> str:
 
 def _place(content: Mapping[str, Any]) -> int:
     """Where a config file belongs: phase, modality, variant of a modality, backbone, method, the rest."""
-    if {"initialize", "run"} <= content.keys():
-        return 0
-    if "encoder" in content and "method" not in content and "classical" not in content:
-        return 3
-    return next((place for key, place in (("modality", 1), ("classical", 2), ("method", 4)) if key in content), 5)
+    marks = ((0, "run"), (1, "modality"), (2, "classical"), (4, "method"), (3, "encoder"))
+    return next((place for place, key in marks if key in content), 5)
 
 
 def _check_order(files: Files) -> None:
     for earlier, later in combinations(files, 2):
         if _place(files[earlier]) <= _place(files[later]):
             continue
-        for key, value in files[earlier].items():
-            if key != "_desc_" and any(k in files[later] and files[later][k] != value for k in (key, _top(key))):
+        before = {key: value for key, value in files[earlier].items() if key != "_desc_"}
+        for key, other in product(before, files[later]):
+            is_same = key == other and before[key] == files[later][other]
+            if not is_same and (f"{key}#".startswith(f"{other}#") or other.startswith(f"{key}#")):
                 right = sorted(files, key=lambda file: _place(files[file]))
                 raise InputError(
                     f"config_file: {later} after {earlier} undoes its {key}; give phase, modality, backbone, "

@@ -27,9 +27,9 @@ METHODS = ("ngp", "imjense", "disinr_paper", *PRETRAINED)
 OTHER = ("prior", "transmission", "quick", "multi_gpu_train", "multi_gpu_evaluate", "federated", "federated_filters")
 OTHER += ("metadata", "volume")  # volume: tests/configs/test_volume.py
 # Sections of a config: what lies where, the scan and its measurement, network, method, output, engine.
-ORDER = ("_desc_", "imports", "bundle_root", "dataset_dir", "output_dir", "modality", "cases", "acquire", "dataset")
-ORDER += ("out_channels", "encoder", "network_def", "network", "prior_start", "classical", "loss", "optimizer")
-ORDER += ("adaptation", "inferer", "names", "report", "results", "handlers", "train", "evaluator", "initialize", "run")
+ORDER = """_desc_ imports bundle_root dataset_dir output_dir modality cases acquire dataset out_channels encoder
+network_def network prior_start loss optimizer adaptation inferer classical names report results handlers
+train evaluator initialize run""".split()
 
 
 def test_every_config_is_known_here():
@@ -134,7 +134,7 @@ def test_the_pair_alone_adapts_and_the_prior_reconstructs(
     work.parser.get_parsed_content("evaluator")
     assert [type(inferer).__name__ for inferer in made] == [kind]
     assert made == [work.parser.get_parsed_content("inferer")]
-    assert [record.message.partition(":")[0] for record in caplog.records] == ["amp"]
+    assert len([record for record in caplog.records if record.message.startswith("amp: ")]) == 1
 
 
 def test_prior_is_not_used_with_another_start(with_prior, phantoms, tmp_path):
@@ -291,28 +291,3 @@ def test_checkpoint_of_the_other_modality_is_named(trained, phantoms, tmp_path):
     with pytest.raises(RuntimeError) as caught:
         run("inference", [], "ct", phantoms, tmp_path, checkpoint=str(trained["mri", None] / "model.pt"))
     assert "pre-trained on 'mri', this run is 'ct'" in str(caught.value.__cause__)
-
-
-def test_one_bad_scan_does_not_stop_the_others(trained, phantoms, tmp_path):
-    folder = tmp_path / "mixed" / "mri"
-    folder.mkdir(parents=True)
-    for source in (phantoms / "mri").glob("*.nii.gz"):
-        (folder / source.name).write_bytes(source.read_bytes())
-    (folder / "broken.nii.gz").write_bytes(b"not an image")
-    out = tmp_path / "out"
-    checkpoint = str(trained["mri", None] / "model.pt")
-    work = workflow("inference", [], "mri", tmp_path / "mixed", out, checkpoint=checkpoint)
-    work.initialize()
-    with pytest.raises(RuntimeError) as caught:
-        work.run()
-    assert "1 of 3 scans failed" in str(caught.value.__cause__)
-    assert "broken.nii.gz" in str(caught.value.__cause__)
-    assert len(list(out.glob("*/*_recon.nii.gz"))) == 2
-    assert not (out / "broken").exists()
-
-
-def test_read_only_output_folder(phantoms, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RuntimeError) as caught:
-        workflow("train", [], "mri", phantoms, tmp_path / "file" / "out").initialize()
-    assert "output_dir: cannot write to" in str(caught.value.__cause__)

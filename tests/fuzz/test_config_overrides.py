@@ -206,11 +206,11 @@ def test_overrides_of_the_measurement_many(phantoms, limited):
         ({"image_size": 0}, "image_size: expected a whole number from 8 to 8192, found 0"),
         ({"image_size": 24.5}, "image_size: expected a whole number from 8 to 8192, found 24.5"),
         ({"loss::norm": "l3"}, "loss: MeasurementLoss: norm must be 'l1' or 'l2', found 'l3' (ValueError;"),
-        ({"loss::no_such": 1}, "loss#no_such: MeasurementLoss takes no such option; known keys: loss#"),
+        ({"loss::no_such": 1}, "loss#no_such: MeasurementLoss takes no such option; did you mean 'loss#norm'?"),
         ({"tv_weight": "$1/0"}, "tv_weight: division by zero (ZeroDivisionError;"),
         ({"tv_weight": "@nothing"}, "@nothing` is not defined"),
         ({"evaluator::iteration_update": []}, "evaluator: [] is not a callable object (TypeError;"),
-        ({"acquire": {"a\nb": "$1/0"}}, "a b: division by zero (ZeroDivisionError;"),
+        ({"loss": {"a\nb": "$1/0"}}, "a b: division by zero (ZeroDivisionError;"),
         ({"lrr": 1}, "lrr: no such key in the configs of this run; did you mean 'lr'?"),
     ],
 )
