@@ -65,19 +65,30 @@ def test_a_folder_of_everything(tmp_path, write_nifti, write_hdf5, write_dicom):
     assert {(c["name"], c["reader"]) for c in ct} >= {("ct", "hdf5_sinogram"), ("dicom", "dicom")}
 
 
-@pytest.mark.parametrize("name", ["fastmri", "ismrmrd", "slab"])
-def test_a_file_is_opened_once_to_list_it_and_once_a_slice(tmp_path, monkeypatch, name):
-    path = tmp_path / "scan.h5"
+@pytest.mark.parametrize(
+    ("name", "modality", "ending"),
+    [
+        ("fastmri", "mri", ".h5"),
+        ("ismrmrd", "mri", ".h5"),
+        ("slab", "mri", ".h5"),
+        ("sinogram", "ct", ".h5"),
+        ("nexus", "ct", ".nxs"),
+        ("pet", "pet", ".h5"),
+    ],
+)
+def test_a_file_is_opened_once_to_list_it_and_once_a_slice(tmp_path, monkeypatch, name, modality, ending):
+    path = tmp_path / f"scan{ending}"
     if name == "slab":
         write_slab(path, np.array([[18.0, 10.0, -8.0]]), range(20))
     else:
         READERS[name][1](path)
     opened, open_file = [], h5py.File
     monkeypatch.setattr(h5py, "File", lambda *a, **k: opened.append(a) or open_file(*a, **k))
-    cases = list_cases(path, "mri")
+    cases = list_cases(path, modality)
     assert len(opened) == 1
     for case in cases:
-        reader_of(case).read(case["path"], case["slice"])
+        key = {"mri": "slice_index", "ct": "index", "pet": "plane"}[modality]
+        reader_of(case).read(case["path"], **{key: case["slice"]})
     assert len(opened) == 1 + len(cases)
 
 

@@ -102,17 +102,16 @@ def scan_from_cil(
     return scan | {"format": "cil", "read_as": read_as}
 
 
-def count_nexus_scans(path: str | Path) -> int:
-    """How many cases a file gives: the rows of a 3-D parallel scan, else 1.
+def count_nexus_scans(file: Any, path: str | Path) -> int:
+    """Number of cases in an open file: the rows of a 3-D parallel scan, else 1.
 
     Raises:
         InputError: not CIL's NeXus file.
     """
-    with open_hdf5(path) as file:
-        data = _data(file, path)
-        labels = _labels(data, path)
-        is_cone = f"{_ENTRY}/config/source/position" in file
-        return 1 if is_cone or "vertical" not in labels else int(data.shape[labels.index("vertical")])
+    data = _data(file, path)
+    labels = _labels(data, path)
+    is_cone = f"{_ENTRY}/config/source/position" in file
+    return 1 if is_cone or "vertical" not in labels else int(data.shape[labels.index("vertical")])
 
 
 def _data(file: Any, path: str | Path) -> Any:

@@ -22,21 +22,20 @@ _EXTRAS = ("attenuation_factors", "attenuation", "efficiencies", "background", "
 _DEFAULT_AXES = {2: "view,bin", 3: "plane,view,bin"}
 
 
-def pet_planes(path: str | Path, axes: str | Sequence[str] | None = None) -> list[int | None]:
-    """Plane numbers of a file, ``[None]`` for a 2-D sinogram.
+def pet_planes(file: Any, path: str | Path, axes: str | Sequence[str] | None = None) -> list[int | None]:
+    """Plane numbers of an open file, ``[None]`` for a 2-D sinogram.
 
     Raises:
-        InputError: not HDF5, neither an emission nor a transmission sinogram, or another rank.
+        InputError: neither an emission nor a transmission sinogram, or another rank.
     """
-    with open_hdf5(path) as file:
-        found = [key for key in COUNTS.values() if key in file]
-        if not found:
-            raise InputError(
-                f"{path}: expected a dataset `sinogram` (emission) or `transmission` of counts, found keys "
-                f"{sorted(map(str, file)) or 'none'}"
-            )
-        shape = getattr(file[found[0]], "shape", ())
-        order = _axes_of(path, file, found[0], shape, axes)
+    found = [key for key in COUNTS.values() if key in file]
+    if not found:
+        raise InputError(
+            f"{path}: expected a dataset `sinogram` (emission) or `transmission` of counts, found keys "
+            f"{sorted(map(str, file)) or 'none'}"
+        )
+    shape = getattr(file[found[0]], "shape", ())
+    order = _axes_of(path, file, found[0], shape, axes)
     return [None] if len(shape) == 2 else list(range(shape[order.index("plane")]))
 
 

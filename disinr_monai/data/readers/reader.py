@@ -97,16 +97,16 @@ READERS: dict[str, Reader] = {
     ),
     "hdf5_sinogram": Reader(
         "sinogram HDF5", "sinogram", ("ct",), _HDF5, open_hdf5, lambda file: "sinogram" in file,
-        lambda file, path, wanted: wanted.of(sinogram.count_scans(path), is_raw=True), sinogram.read_sinogram,
+        lambda file, path, wanted: wanted.of(sinogram.count_scans(file, path), is_raw=True), sinogram.read_sinogram,
     ),
     "cil_nexus": Reader(
         "CIL NeXus", "sinogram", ("ct",), (".nxs", ".nex"), open_hdf5, lambda file: True,
-        lambda file, path, wanted: wanted.of(cil.count_nexus_scans(path), is_raw=True), cil.read_nexus,
+        lambda file, path, wanted: wanted.of(cil.count_nexus_scans(file, path), is_raw=True), cil.read_nexus,
     ),
     "hdf5_pet_sinogram": Reader(
         "PET sinogram HDF5", "counts", ("pet",), _HDF5, open_hdf5,
         lambda file: "sinogram" in file or "transmission" in file,
-        lambda file, path, wanted: pet.pet_planes(path, wanted.axes), pet.read_pet_sinogram,
+        lambda file, path, wanted: pet.pet_planes(file, path, wanted.axes), pet.read_pet_sinogram,
     ),
     "nifti": Reader(
         "NIfTI", "image", _ALL, (".nii", ".nii.gz"), nifti.open_nifti, lambda image: True,

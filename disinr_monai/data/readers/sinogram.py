@@ -208,17 +208,14 @@ def read_sinogram(
     return checked_scan(sinogram, values, str(path), image_size, given or {})
 
 
-def count_scans(path: str | Path) -> int:
-    """How many scans a file holds.
+def count_scans(file: Any, path: str | Path) -> int:
+    """Number of scans in an open file.
 
     Raises:
-        InputError: not HDF5, or no ``sinogram`` of two or three axes.
+        InputError: no ``sinogram`` of two or three axes.
     """
-    with open_hdf5(path) as file:
-        data = _dataset(file, path)
-        return _n_scans(
-            data.shape, {**file.attrs, **data.attrs, **{k: file[k][()] for k in ("geometry",) if k in file}}
-        )
+    data = _dataset(file, path)
+    return _n_scans(data.shape, {**file.attrs, **data.attrs, **{k: file[k][()] for k in ("geometry",) if k in file}})
 
 
 def _dataset(file: Any, path: str | Path) -> Any:
