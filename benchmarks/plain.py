@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from disinr_monai.networks import MLP, DisINR, HashGridEncoder
-from disinr_monai.networks.hash_grid import Level, interpolation
+from disinr_monai.networks.hash_grid import Level, cell_corners
 
 
 class PlainGrid(nn.Module):
@@ -21,8 +21,8 @@ class PlainGrid(nn.Module):
         self.table, self.levels = nn.Parameter(table.detach().clone()), levels
 
     def forward(self, points: Tensor) -> Tensor:
-        rows, weights = interpolation(points, self.levels)
-        return (weights.unsqueeze(-1) * self.table[rows]).sum(-2).flatten(1)
+        rows, weights = cell_corners(points, self.levels)
+        return (weights.unsqueeze(-1) * self.table[rows.long()]).sum(-2).flatten(1)
 
 
 def plain_layers(mlp: MLP) -> list[nn.Module]:

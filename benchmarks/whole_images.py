@@ -51,7 +51,7 @@ def to_quality(task: str, options: dict, dataset_dir: str | None, ratios: dict[s
     ngp_seconds = next(seconds for seconds, psnr in curve if psnr >= wanted)
     reached = [seconds for seconds, psnr in fit("disinr", network, wanted) if psnr >= wanted]
     ratios[f"ngp / disinr_paper, time to NGP's PSNR, {task}"] = ngp_seconds / reached[0] if reached else 0.0
-    methods = {"disinr": parser.get_parsed_content("learned"), **parser.get_parsed_content("classical")}
+    methods = {"disinr": parser.get_parsed_content("inferer"), **parser.get_parsed_content("classical")}
     for method, inferer in methods.items():
         if method == "disinr":  # beyond start-up: system matrices of parts of the views, compiled code
             inferer(case["points"][None], network, case=case)

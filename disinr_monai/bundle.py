@@ -1,4 +1,4 @@
-"""What the JSON configs call: start-up checks that MONAI's command line does not make."""
+"""Functions that the JSON configs call."""
 
 from __future__ import annotations
 
@@ -6,36 +6,34 @@ from pathlib import Path
 
 from disinr_monai.checkpoints.of_run import check_pretrainable, load_pair, load_start, n_prior_passes
 from disinr_monai.checkpoints.on_disk import place_moments, subject_place
+from disinr_monai.data import SkipFailed, list_cases
+from disinr_monai.fitting.prepare_batch import collate_cases, prepare_case, prepare_training_batch
 from disinr_monai.runtime.device import as_amp, check_device
 from disinr_monai.runtime.distributed import local_device, rank, shard, world_size
 from disinr_monai.runtime.files import claim_output_dir
 from disinr_monai.runtime.files import prepare_output_dir as _prepare
-from disinr_monai.runtime.overrides import (
-    as_bool,
-    check_modality,
-    check_overrides,
-    hyper_parameters,
-    known_keys,
-    training_settings,
-)
+from disinr_monai.runtime.overrides import as_bool, check_modality, hyper_parameters, training_settings
 from disinr_monai.runtime.progress import wants_bars
 from disinr_monai.runtime.start import start
 
 __all__ = [
+    "SkipFailed",
     "as_amp",
     "as_bool",
     "check_device",
     "check_modality",
-    "check_overrides",
     "check_pretrainable",
+    "collate_cases",
     "hyper_parameters",
-    "known_keys",
+    "list_cases",
     "load_pair",
     "load_start",
     "local_device",
     "n_prior_passes",
     "place_moments",
+    "prepare_case",
     "prepare_output_dir",
+    "prepare_training_batch",
     "rank",
     "shard",
     "start",

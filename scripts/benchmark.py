@@ -54,12 +54,13 @@ PRETRAINING_STEPS = 1000  # gradients of the default pre-training, a few minutes
 def config_files(phase: str, task: str, method: str, backbone: Sequence[str] = ()) -> list[str]:
     """The files of one run, in their order."""
     # A classical method needs no network: the one of ngp has no checkpoint and is never fitted.
-    parts = (phase, task, *backbone, *OVERLAYS.get(method, ["ngp"]))
+    phases = ("inference", "evaluate") if phase == "evaluate" else (phase,)
+    parts = (*phases, task, *backbone, *OVERLAYS.get(method, ["ngp"]))
     return [str(ROOT / "configs" / f"{part}.json") for part in parts]
 
 
 def run(phase: str, task: str, method: str, options: dict[str, Any], out: Path, backbone: Sequence[str] = ()) -> None:
-    """Run one bundle workflow with those of the options that it knows."""
+    """Run one bundle workflow with those of the options that it reads."""
     files = config_files(phase, task, method, backbone)
     known = known_keys(files)
     settings = {"bundle_root": str(ROOT), "output_dir": str(out), "run_name": f"{task}-{method}"}

@@ -30,7 +30,7 @@ from disinr_monai.output.tables import summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES, TARGET = ROOT / "bundle", ROOT / "build" / "bundles"
-PHASES = ("train", "inference", "evaluate")
+PHASES = {"train": ("train",), "inference": ("inference",), "evaluate": ("inference", "evaluate")}
 MAX_MB = 25.0
 METRICS = ("psnr", "psnr_std", "ssim", "ssim_std", "n_subjects")
 RECIPE_KEYS = {"modality", "overlays", "without", "weights", "displayable", "results"}
@@ -110,8 +110,8 @@ def merged_configs(recipe: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The phases with the modality merged in, and the overlays that fit it."""
     configs = ROOT / "configs"
     merged = {}
-    for phase in PHASES:
-        files = [str(configs / f"{part}.json") for part in (phase, *recipe["overlays"])]
+    for phase, parts in PHASES.items():
+        files = [str(configs / f"{part}.json") for part in (*parts, *recipe["overlays"])]
         merged[phase] = ConfigParser.load_config_files(files)
     for path in sorted(configs.glob("*.json")):
         content = json.loads(path.read_text())

@@ -57,8 +57,8 @@ def main() -> None:
     checkpoint = str(out / "training" / "model.pt")
     reconstruct = ["--dataset_dir", f"{out}/new", "--n_iterations", N_ITERATIONS, *common]
     bundle(
-        "inference", ["inference", "mri"], "--checkpoint", checkpoint, "--output_dir", f"{out}/disinr",
-        "--baselines", "@classical", *reconstruct,
+        "evaluate", ["inference", "evaluate", "mri"], "--checkpoint", checkpoint, "--output_dir", f"{out}/disinr",
+        *reconstruct,
     )  # fmt: skip
     bundle("inference", ["inference", "mri", "ngp"], "--output_dir", f"{out}/ngp", *reconstruct)
 

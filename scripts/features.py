@@ -49,7 +49,7 @@ def main() -> None:
             **override_options(rest),
         )
         workflow.initialize()
-        network, adaptation = (workflow.parser.get_parsed_content(key) for key in ("network", "adaptation"))
+        network, adaptation = (workflow.parser.get_parsed_content(key) for key in ("network", "inferer"))
         case = workflow.parser.get_parsed_content("dataset")[0]
         image = adaptation(case["points"][None], network, case=case)
     if image is None:

@@ -192,8 +192,9 @@ def simulate(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
         raise InputError(
             f"rounds, local_epochs: expected at least 1, found {arguments.rounds}, {arguments.local_epochs}"
         )
-    files = config_files("train", arguments.task, "disinr") + config_files("evaluate", arguments.task, "disinr_paper")
-    known = known_keys(files) - {"dataset_dir", "output_dir", "max_epochs", "batch_size", "checkpoint"}
+    runs = (("train", "disinr"), ("evaluate", "disinr_paper"))
+    known = set().union(*(known_keys(config_files(phase, arguments.task, method)) for phase, method in runs))
+    known -= {"dataset_dir", "output_dir", "max_epochs", "batch_size", "checkpoint"}
     for key in options:
         if key.split("#")[0] not in known:
             raise InputError(f"{key}: no such option of this script or key in the configs that may be set here")

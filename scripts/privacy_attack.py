@@ -78,10 +78,10 @@ def attack(workflow: ConfigWorkflow, case: dict[str, Any], kinds: Collection[str
             start = network(case["points"][None])[0]
         result |= resemblance(to_display(start, task, scale), reference)
     if "prior" in kinds and "prior" in network.shared:
-        classical, learned = parsed("learned").both(network.shared["prior"], case["scan"])
+        classical, learned = parsed("learned")().both(network.shared["prior"], case["scan"])
         result["prior_gain"] = psnr(learned) - psnr(classical)
     if "adapt" in kinds:
-        method = parsed("adaptation")
+        method = parsed("adaptation")()
         adapted = method(case["points"][None], network, case=case)
         if adapted is None:
             raise SystemExit(f"error: {method.error}")

@@ -20,8 +20,8 @@ from trust import check_trusted
 
 import disinr_monai.bundle
 from disinr_monai.errors import InputError
-from disinr_monai.runtime.logs import hidden
 from disinr_monai.runtime.overrides import as_bool
+from disinr_monai.runtime.run import RUN
 from disinr_monai.runtime.shown_errors import SHOW, of_config_language, one_line
 
 
@@ -63,7 +63,7 @@ def main() -> None:
         line = None if os.environ.get(SHOW) else one_line(error) or of_config_language(error)
         if line is None:
             raise
-        raise SystemExit(f"error: {hidden(line)}") from None
+        raise SystemExit(f"error: {RUN.hidden(line)}") from None
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ def main() -> None:
     setting = override_options(rest)
     options = {"dataset_dir": arguments.dataset_dir, "seed": arguments.seed, "quiet": True, **setting}
     if arguments.every > 1:
-        cases = "data.list_cases(@dataset_dir, @modality, @slices_per_subject)"
-        options["dataset#data"] = f"${cases}[::{arguments.every}]"
+        cases = "bundle.list_cases(@dataset_dir, @modality, @slices_per_subject)"
+        options["cases"] = f"${cases}[::{arguments.every}]"
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for method in methods:

@@ -1,4 +1,4 @@
-"""Building a Model Zoo bundle in a test."""
+"""Scripts of the repository, and what the Model Zoo bundles are checked with."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from types import ModuleType
 from tests.conftest import ROOT
 
 
-def builder() -> ModuleType:
-    """`scripts/build_bundle.py` as a module."""
+def script(name: str) -> ModuleType:
+    """`scripts/NAME.py` as a module."""
     folder = str(ROOT / "scripts")
     sys.path.insert(0, folder)
     try:
-        return importlib.import_module("build_bundle")
+        return importlib.import_module(name)
     finally:
         sys.path.remove(folder)
 

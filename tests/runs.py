@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import logging
 import warnings
@@ -49,6 +50,14 @@ def infer(dataset_dir: Path, output_dir: Path, modality: str, **overrides: Any) 
                 raise
             return line
     return ""
+
+
+def value(text: str) -> Any:
+    """A value of the command line as MONAI's (Fire) reads it."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def texts_of(folder: Path) -> dict[str, bytes]:

@@ -88,7 +88,7 @@ def place_moments(on_disk: bool, output_dir: str, network: nn.Module, optimizer:
     if not on_disk:
         return
     parameters = list(network.subjects.parameters())
-    if type(network).__name__ != "DisINR" or any(p.device.type != "cpu" for p in parameters):
+    if not network.subjects_on_disk or any(p.device.type != "cpu" for p in parameters):
         found = f"{type(network).__name__} on {next(network.parameters()).device}"
         raise InputError(f"subjects_on_disk: expected DisINR on the CPU, found {found}; set it to false")
     DiskTensors(output_dir).move_adam(optimizer, parameters)

@@ -16,16 +16,14 @@ class FreezeShared:
     """Freeze the shared pair during a run and prove afterwards that not one bit of it changed.
 
     Args:
-        network: network with a ``shared`` part.
-        n_expected: number of tensors that must be frozen; None takes any number above 0. Give 0 for a network that
-            shares nothing.
+        network: network with a ``shared`` part, which is empty for a network that shares nothing.
 
     Raises:
-        RuntimeError: another number of tensors is found at the start, or a tensor has changed at the end.
+        RuntimeError: a tensor has changed at the end.
     """
 
-    def __init__(self, network: nn.Module, n_expected: int | None = None) -> None:
-        self.network, self.n_expected = network, n_expected
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
         self._before: dict[str, Tensor] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -36,10 +34,6 @@ class FreezeShared:
     def freeze(self, engine: Engine | None = None) -> int:
         """Freeze and remember the shared tensors; returns their number."""
         state = self.network.shared.state_dict()
-        wrong = len(state) != self.n_expected if self.n_expected is not None else not state
-        if wrong:
-            expected = "at least 1" if self.n_expected is None else self.n_expected
-            raise RuntimeError(f"FreezeShared: expected {expected} shared tensors, found {len(state)}")
         self.network.shared.requires_grad_(False)
         self._before = {name: tensor.clone() for name, tensor in state.items()}
         return len(state)

@@ -5,9 +5,8 @@ from disinr_monai.networks.encoders import FrequencyEncoder, HashGridEncoder, Si
 from disinr_monai.networks.field import Field
 from disinr_monai.networks.hash_grid import HashGrid
 from disinr_monai.networks.mlp import MLP
-from disinr_monai.networks.naive import MetaINR, NaiveINR
+from disinr_monai.networks.other_fields import MetaINR, NaiveINR, Strainer
 from disinr_monai.networks.refiner import Refiner
-from disinr_monai.networks.strainer import Strainer
 
 __all__ = [
     "MLP",

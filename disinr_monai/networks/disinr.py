@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from disinr_monai.networks.field import Field
@@ -36,6 +37,8 @@ class DisINR(Field):
         ValueError: ``n_subjects`` below 1.
     """
 
+    subjects_on_disk = True
+
     def __init__(
         self,
         encoder: Callable[..., nn.Module],
@@ -64,8 +67,14 @@ class DisINR(Field):
         features = self.shared["encoder"](flat)
         return self.shared["decoder"].linear(0, features, slice(0, self._feature_dim))
 
+    def formula(self, flat: Tensor, subject: int = 0) -> Tensor:
+        """The equation as it stands, for reading and for checks; :meth:`render` gives the same values faster."""
+        shared = self.shared["encoder"](flat)
+        own = self.subjects[subject](flat)
+        return self.shared["decoder"](torch.cat((shared, own), dim=-1))
+
     def render(self, flat: Tensor, prepared: Tensor | None = None, subject: int = 0) -> Tensor:
-        """Image values ``(n, C)`` at points ``(n, D)``.
+        """Image values ``(n, C)`` at points ``(n, D)``: :meth:`formula`, with the shared encoder's part done once.
 
         Where the subject encoder ends in a perceptron, nothing lies between its last matrix and the decoder's first:
         their product is taken of the matrices instead of all points.

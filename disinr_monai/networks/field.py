@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disinr_monai.networks.mlp import MLP
-from disinr_monai.networks.refiner import Refiner
 from disinr_monai.runtime.device import bfloat16_pays
 from disinr_monai.runtime.memory import in_parts
 
@@ -26,6 +24,9 @@ class Field(nn.Module, ABC):
         out_channels: 1 for a real image, 2 for a complex one.
         seed: start of the weights.
     """
+
+    # Whether subjects' parts are made one at a time and can be kept elsewhere than in memory.
+    subjects_on_disk = False
 
     def __init__(self, in_dim: int, out_channels: int, seed: int) -> None:
         super().__init__()
@@ -82,14 +83,14 @@ class Field(nn.Module, ABC):
         return copy.deepcopy(self.subjects[0]).requires_grad_(True)
 
     def set_amp(self, amp: bool | None) -> None:
-        """Run hidden layers (MLPs, the prior's) in bfloat16 (True) or everything in float32 (False).
+        """Run hidden layers in bfloat16 (True) or everything in float32 (False), in every module with a switch ``amp``.
 
         None: in bfloat16 where the network's device is faster with it.
         """
         if amp is None:
             amp = bfloat16_pays(next(self.parameters()).device)
         for module in self.modules():
-            if isinstance(module, (MLP, Refiner)):
+            if hasattr(module, "amp"):
                 module.amp = amp
 
     def architecture(self) -> dict[str, Any]:

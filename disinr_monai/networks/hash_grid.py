@@ -8,10 +8,10 @@ import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from disinr_monai.networks import tcnn_backend
-from disinr_monai.networks.hash_gather import PRIMES, cell_corners, weighted_sums
-from disinr_monai.networks.scriptable import GatheredGrid
+from disinr_monai.numerics.linear_map import LinearMap
 from disinr_monai.numerics.sparse import SparseMatrix
 
 
@@ -104,11 +104,13 @@ class HashGrid(nn.Module):
                 raise ValueError("HashGrid: a compact grid encodes only the points that it was made compact for")
             return matrix(self.table).view(points.shape[0], self.out_dim)
         if self.table.is_cuda and tcnn_backend.is_available():
-            return tcnn_backend.encode(self, (points + 1) / 2)
+            return tcnn_backend.encode(self.table, self._options(), (points + 1) / 2)
         if self.fixed_points:
             matrix = _interpolation_matrix(points, self.levels, self.table.dtype)
             return matrix(self.table).view(points.shape[0], self.out_dim)
-        return self._gather(points)
+        rows, weights = _streamed_corners(points, self.levels)
+        sums = weighted_sums(rows.flatten(0, 1), weights.flatten(0, 1).to(self.table.dtype), self.table)
+        return sums.view(points.shape[0], self.out_dim)
 
     def compact(self, points: Tensor) -> None:
         """Keep only the rows of the table that ``points`` touch, for a fit to these points that is thrown away after.
@@ -139,21 +141,12 @@ class HashGrid(nn.Module):
         self.table = nn.Parameter(table, requires_grad=self.table.requires_grad)
         self._compact = self._left_out = None
 
-    def _gather(self, points: Tensor) -> Tensor:
-        rows, weights = _streamed_corners(points, self.levels)
-        sums = weighted_sums(rows.flatten(0, 1), weights.flatten(0, 1).to(self.table.dtype), self.table)
-        return sums.view(points.shape[0], self.out_dim)
-
-    def scriptable(self) -> nn.Module:
-        """The same function for TorchScript, with this table."""
-        return GatheredGrid(self)
-
     def extra_repr(self) -> str:
-        return (
-            f"in_dim={self.in_dim}, n_levels={self.n_levels}, n_features_per_level={self.n_features_per_level}, "
-            f"log2_hashmap_size={self.log2_hashmap_size}, base_resolution={self.base_resolution}, "
-            f"per_level_scale={self.per_level_scale}"
-        )
+        return ", ".join(f"{name}={value}" for name, value in (("in_dim", self.in_dim), *self._options()))
+
+    def _options(self) -> tuple[tuple[str, float], ...]:
+        names = ("n_levels", "n_features_per_level", "log2_hashmap_size", "base_resolution", "per_level_scale")
+        return tuple((name, getattr(self, name)) for name in names)
 
 
 def _make_levels(
@@ -169,44 +162,82 @@ def _make_levels(
     return tuple(levels)
 
 
-def interpolation(points: Tensor, levels: tuple[Level, ...]) -> tuple[Tensor, Tensor]:
-    """Table rows and weights of the cell corners around each point.
+def cell_corners(points: Tensor, levels: list[tuple[float, int, int, int]]) -> tuple[Tensor, Tensor]:
+    """Table rows and interpolation weights of the corners of the cells that points lie in.
+
+    In 32-bit integers that wrap as on a GPU. TorchScript compiles this function too.
 
     Args:
         points: ``(n, D)`` in [-1, 1].
-        levels: the grid's levels.
+        levels: the grid's, see :class:`Level`.
 
     Returns:
-        ``rows`` (int64) and ``weights`` (float32), both ``(n, n_levels, 2**D)``.
+        ``rows`` (int32) and ``weights`` (float32), both ``(n, n_levels, 2**D)``.
     """
-    _n_points, in_dim = points.shape
-    corners = torch.tensor([[c >> d & 1 for d in range(in_dim)] for c in range(2**in_dim)], device=points.device)
-    unit = (points.float() + 1) / 2
-    rows, weights = [], []
-    for level in levels:
-        position = unit * level.scale + 0.5
+    primes = [1, 2654435761 - (1 << 32), 805459861, 3674653429 - (1 << 32)]  # tiny-cuda-nn's, as signed numbers
+    n_points, in_dim = points.shape
+    unit = ((points.float() + 1) / 2).t().contiguous()
+    rows = torch.empty([n_points, len(levels), 1 << in_dim], dtype=torch.int32, device=points.device)
+    weights = torch.empty([n_points, len(levels), 1 << in_dim], device=points.device)
+    for number, (scale, resolution, offset, n_entries) in enumerate(levels):
+        position = unit * scale + 0.5
         cell = position.floor()
-        fraction = (position - cell).unsqueeze(1)
-        corner = cell.long().unsqueeze(1) + corners  # (n, 2^D, D)
-        weights.append(torch.where(corners.bool(), fraction, 1 - fraction).prod(-1))
-        rows.append(level.offset + _row_in_level(corner, level))
-    return torch.stack(rows, 1), torch.stack(weights, 1)
+        fraction = position - cell
+        cell = cell.int()
+        hashed, stride = float(resolution) ** in_dim > n_entries, 1
+        index: list[Tensor] = []
+        weight: list[Tensor] = []
+        for axis in range(in_dim):
+            step = primes[axis] if hashed else stride
+            stride *= resolution
+            low = cell[axis] * step
+            ends, shares = [low, low + step], [1 - fraction[axis], fraction[axis]]
+            inner, inner_weight = index, weight
+            if axis == 0:
+                index, weight = ends, shares
+                continue
+            index, weight = [], []
+            # Corner c takes the upper end of axis d where bit d of c is set: the later axis is the outer loop.
+            for end, share in zip(ends, shares):  # noqa: B905 (TorchScript knows no strict)
+                index += [old ^ end if hashed else old + end for old in inner]
+                weight += [old * share for old in inner_weight]
+        corners = torch.stack(index, 1)
+        rows[:, number] = (corners & (n_entries - 1) if hashed else corners % n_entries) + offset
+        weights[:, number] = torch.stack(weight, 1)
+    return rows, weights
 
 
-def _row_in_level(corner: Tensor, level: Level) -> Tensor:
-    """Row of each integer grid point: dense while the strides fit into the level's table, else hashed."""
-    index, stride = torch.zeros_like(corner[..., 0]), 1
-    for d in range(corner.shape[-1]):
-        if stride > level.n_entries:
-            break
-        index = index + corner[..., d] * stride
-        stride *= level.resolution
-    if stride > level.n_entries:
-        index = torch.zeros_like(index)
-        for d in range(corner.shape[-1]):
-            # 32-bit unsigned arithmetic, as on the GPU; int64 holds the product of two 32-bit numbers' low bits.
-            index = index ^ ((corner[..., d] * PRIMES[d]) & 0xFFFFFFFF)
-    return (index & 0xFFFFFFFF) % level.n_entries
+def weighted_sums(rows: Tensor, weights: Tensor, table: Tensor) -> Tensor:
+    r"""Sums of table rows, :math:`\sum_k w_{ik}\, t_{r_{ik}}`, differentiable in the table.
+
+    Args:
+        rows: ``(m, K)``, int32.
+        weights: ``(m, K)``, of the table's dtype.
+        table: ``(n, F)``.
+
+    Returns:
+        ``(m, F)``.
+    """
+    n_entries = len(table)
+
+    def gather(table: Tensor) -> Tensor:
+        return functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+
+    def spread(gradient: Tensor) -> Tensor:
+        if gradient.device.type != "cpu":
+            values = (weights.unsqueeze(-1) * gradient.unsqueeze(1)).flatten(0, 1)
+            return gradient.new_zeros(n_entries, gradient.shape[1]).index_add_(0, rows.flatten(), values)
+        # PyTorch's own backward pass of embedding_bag sorts the rows first, which takes ten times as long.
+        return torch.from_numpy(_matrix(rows, weights, n_entries).T @ gradient.detach().contiguous().numpy())
+
+    return LinearMap.apply(table, gather, spread)
+
+
+def _matrix(rows: Tensor, weights: Tensor, n_entries: int) -> scipy.sparse.csr_matrix:
+    """Sparse ``(m, n_entries)`` with weights in the columns ``rows``, both ``(m, K)``, whose memory it uses."""
+    ends = np.arange(0, rows.numel() + 1, rows.shape[1])
+    parts = (weights.cpu().numpy().ravel(), rows.cpu().numpy().ravel(), ends)
+    return scipy.sparse.csr_matrix(parts, shape=(len(rows), n_entries), copy=False)
 
 
 # A handful of grids is in use at a time (one per matrix size). Points are compared by value, so a stale entry cannot be
@@ -246,8 +277,7 @@ def compact_grids(network: nn.Module, points: Tensor) -> None:
 
 
 def _interpolation_matrix(points: Tensor, levels: tuple[Level, ...], dtype: torch.dtype) -> SparseMatrix:
-    for entry in _CACHE:
-        known, known_levels, matrix = entry
+    for known, known_levels, matrix in _CACHE:
         if (
             known_levels == levels
             and known.device == points.device
@@ -256,17 +286,8 @@ def _interpolation_matrix(points: Tensor, levels: tuple[Level, ...], dtype: torc
             and torch.equal(known, points)
         ):
             return matrix
-    rows, weights = interpolation(points.detach(), levels)
-    n_rows = rows.shape[0] * rows.shape[1]
-    n_corners = rows.shape[2]
-    csr = scipy.sparse.csr_matrix(
-        (
-            weights.reshape(-1).cpu().numpy(),
-            rows.reshape(-1).to(torch.int32).cpu().numpy(),
-            np.arange(n_rows + 1, dtype=np.int64) * n_corners,
-        ),
-        shape=(n_rows, levels[-1].offset + levels[-1].n_entries),
-    )
+    rows, weights = cell_corners(points.detach().as_subclass(Tensor), levels)
+    csr = _matrix(rows.flatten(0, 1), weights.flatten(0, 1), levels[-1].offset + levels[-1].n_entries)
     csr.sum_duplicates()
     matrix = SparseMatrix(csr, dtype=dtype).to(points.device)
     _CACHE.insert(0, (points.detach().clone(), levels, matrix))

@@ -7,41 +7,24 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-if TYPE_CHECKING:
-    from disinr_monai.networks.disinr import DisINR
-    from disinr_monai.networks.hash_grid import HashGrid
-    from disinr_monai.networks.mlp import MLP
-
-# Those of the hash grid, which imports this file.
-_PRIMES = (1, 2654435761, 805459861, 3674653429)
+from disinr_monai.networks.field import Field
+from disinr_monai.networks.hash_grid import HashGrid, cell_corners
+from disinr_monai.networks.mlp import MLP
 
 
-class PlainMLP(nn.Module):
-    """:class:`~disinr_monai.networks.MLP` in float32.
-
-    Args:
-        mlp: its weights are shared.
-    """
-
-    def __init__(self, mlp: MLP) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for weight in mlp.weights:
-            if layers:
-                layers.append(nn.ReLU())
-            layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-            layer.weight = weight
-            layers.append(layer)
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``(n, in_dim)`` to ``(n, out_dim)``."""
-        return self.layers(features)
+def plain_layers(mlp: MLP) -> nn.Sequential:
+    """The layers of an :class:`~disinr_monai.networks.MLP` in float32, with its weights."""
+    layers: list[nn.Module] = []
+    for weight in mlp.weights:
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        layer.weight = weight
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 class GatheredGrid(nn.Module):
@@ -53,39 +36,15 @@ class GatheredGrid(nn.Module):
 
     def __init__(self, grid: HashGrid) -> None:
         super().__init__()
-        self.in_dim = grid.in_dim
         self.table = grid.table
-        self.scales = [float(level.scale) for level in grid.levels]
-        self.offsets = [level.offset for level in grid.levels]
-        self.sizes = [level.n_entries for level in grid.levels]
-        self.resolutions = [level.resolution for level in grid.levels]
-        self.is_dense = [level.resolution**grid.in_dim <= level.n_entries for level in grid.levels]
-        self.primes = list(_PRIMES)
-        corners = [[c >> d & 1 for d in range(grid.in_dim)] for c in range(2**grid.in_dim)]
-        self.register_buffer("corners", torch.tensor(corners), persistent=False)
+        self.levels = [tuple(level) for level in grid.levels]
 
     def forward(self, points: Tensor) -> Tensor:
         """``(n, in_dim)`` points in [-1, 1] to ``(n, n_levels * n_features_per_level)``."""
-        unit = (points.float() + 1) / 2
-        features: list[Tensor] = []
-        for k, scale in enumerate(self.scales):
-            position = unit * scale + 0.5
-            cell = position.floor()
-            fraction = (position - cell).unsqueeze(1)
-            weights = torch.where(self.corners == 1, fraction, 1 - fraction).prod(-1)
-            corner = cell.long().unsqueeze(1) + self.corners
-            index = torch.zeros_like(corner[:, :, 0])
-            stride = 1
-            for d in range(self.in_dim):
-                if self.is_dense[k]:
-                    index = index + corner[:, :, d] * stride
-                    stride = stride * self.resolutions[k]
-                else:
-                    index = torch.bitwise_xor(index, torch.bitwise_and(corner[:, :, d] * self.primes[d], 4294967295))
-            rows = torch.remainder(torch.bitwise_and(index, 4294967295), self.sizes[k]) + self.offsets[k]
-            values = self.table[rows.flatten()].view(rows.shape[0], rows.shape[1], -1)
-            features.append((weights.unsqueeze(-1) * values).sum(1))
-        return torch.cat(features, dim=1)
+        rows, weights = cell_corners(points, self.levels)
+        flat = weights.flatten(0, 1)
+        sums = functional.embedding_bag(rows.flatten(0, 1), self.table, per_sample_weights=flat, mode="sum")
+        return sums.view(points.shape[0], -1)
 
 
 class ScriptableDisINR(nn.Module):
@@ -97,7 +56,7 @@ class ScriptableDisINR(nn.Module):
         network: its weights are copied.
     """
 
-    def __init__(self, network: DisINR) -> None:
+    def __init__(self, network: Field) -> None:
         super().__init__()
         self.encoder = _scriptable(copy.deepcopy(network.shared["encoder"]))
         self.subject = _scriptable(copy.deepcopy(network.subjects[0]))
@@ -113,13 +72,14 @@ class ScriptableDisINR(nn.Module):
 
 
 def _scriptable(module: nn.Module) -> nn.Module:
-    """Replace, in place, every part that offers a scriptable form of itself.
+    """Replace, in place, every grid and perceptron by its scriptable form.
 
     Not left to PyTorch, which would ask the parts themselves: it remembers what it has replaced by the address of
     objects that are gone by then, and mixes up encoders that are alike.
     """
-    if hasattr(module, "scriptable"):
-        return module.scriptable()
+    for kind, form in ((HashGrid, GatheredGrid), (MLP, plain_layers)):
+        if isinstance(module, kind):
+            return form(module)
     for name, child in module.named_children():
         setattr(module, name, _scriptable(child))
     return module

@@ -7,15 +7,11 @@ Install notes are in ``docs/how-to/tiny-cuda-nn.md``. Its modules keep one flat 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from disinr_monai.networks.hash_grid import HashGrid
-    from disinr_monai.networks.mlp import MLP
 
 _PADDING = 16  # rows and columns of its matrices come in multiples of this
 
@@ -41,17 +37,10 @@ def _encoding(in_dim: int, options: tuple, device: torch.device):
         return _load().Encoding(in_dim, config, dtype=torch.float32).to(device)
 
 
-def encode(grid: HashGrid, points: Tensor) -> Tensor:
-    """Encode points ``(n, D)`` in [0, 1] with the table of ``grid``."""
-    options = (
-        ("n_levels", grid.n_levels),
-        ("n_features_per_level", grid.n_features_per_level),
-        ("log2_hashmap_size", grid.log2_hashmap_size),
-        ("base_resolution", grid.base_resolution),
-        ("per_level_scale", grid.per_level_scale),
-    )
-    module = _encoding(grid.in_dim, options, grid.table.device)
-    return torch.func.functional_call(module, {"params": grid.table.reshape(-1)}, (points,))
+def encode(table: Tensor, options: tuple[tuple[str, float], ...], points: Tensor) -> Tensor:
+    """Encode points ``(n, D)`` in [0, 1] with a hash table; ``options`` are tiny-cuda-nn's, as pairs."""
+    module = _encoding(points.shape[1], options, table.device)
+    return torch.func.functional_call(module, {"params": table.reshape(-1)}, (points,))
 
 
 @functools.lru_cache(maxsize=16)
@@ -67,16 +56,17 @@ def _network(in_dim: int, out_dim: int, hidden_dim: int, n_layers: int, device: 
         return _load().Network(in_dim, out_dim, config).to(device)
 
 
-def flat_parameters(mlp: MLP) -> Tensor:
-    """The weights of an :class:`MLP` as tiny-cuda-nn's vector: row-major matrices, zero-padded to multiples of 16."""
+def flat_parameters(weights: Sequence[Tensor]) -> Tensor:
+    """The matrices of a perceptron as tiny-cuda-nn's vector: row-major, zero-padded to multiples of 16."""
     flat = []
-    for weight in mlp.weights:
+    for weight in weights:
         pad_in, pad_out = -weight.shape[1] % _PADDING, -weight.shape[0] % _PADDING
         flat.append(torch.nn.functional.pad(weight, (0, pad_in, 0, pad_out)).reshape(-1))
     return torch.cat(flat)
 
 
-def apply_mlp(mlp: MLP, features: Tensor) -> Tensor:
-    """Evaluate an :class:`MLP` on ``(n, in_dim)`` features in half precision."""
-    module = _network(mlp.in_dim, mlp.out_dim, mlp.hidden_dim, mlp.n_layers, features.device)
-    return torch.func.functional_call(module, {"params": flat_parameters(mlp)}, (features,)).to(features.dtype)
+def apply_mlp(weights: Sequence[Tensor], features: Tensor) -> Tensor:
+    """Evaluate a perceptron of these matrices ``(out, in)`` on features ``(n, in)`` in half precision."""
+    hidden_dim, in_dim = weights[0].shape
+    module = _network(in_dim, len(weights[-1]), hidden_dim, len(weights) - 1, features.device)
+    return torch.func.functional_call(module, {"params": flat_parameters(weights)}, (features,)).to(features.dtype)

@@ -15,28 +15,25 @@ from disinr_monai.operators.partition import Partition, Restriction
 class FramePartition(Partition):
     """Of frames, each divided as its own operator does."""
 
-    @property
-    def gaps(self) -> str:
-        return self.operator.frames[0].partition.gaps
-
-    @property
-    def is_typical(self) -> bool:
-        return self.operator.frames[0].partition.is_typical
+    def __init__(self, operator: PerFrame, inner: LinearOperator | None = None) -> None:
+        super().__init__(operator, inner)
+        self.each = [frame.partition for frame in operator.each]
+        self.gaps, self.is_typical = self.each[0].gaps, self.each[0].is_typical
 
     def held_out_samples(self, fraction: float, generator: torch.Generator) -> Tensor:
-        return torch.stack([frame.partition.held_out_samples(fraction, generator) for frame in self.operator.each])
+        return torch.stack([frame.held_out_samples(fraction, generator) for frame in self.each])
 
     def held_out_blocks(self, fraction: float, generator: torch.Generator) -> Tensor:
-        return torch.stack([frame.partition.held_out_blocks(fraction, generator) for frame in self.operator.each])
+        return torch.stack([frame.held_out_blocks(fraction, generator) for frame in self.each])
 
     def training_split(self, index: int, generator: torch.Generator) -> Tensor:
-        return torch.stack([frame.partition.training_split(index, generator) for frame in self.operator.each])
+        return torch.stack([frame.training_split(index, generator) for frame in self.each])
 
     def restrict(self, keep: Tensor) -> Restriction:
         """The restricted operators of the frames; a mask over the whole where these would measure unlike shapes."""
         masks = keep.expand(self.operator.range_shape)
         if masks.flatten(1).any(1).all():
-            parts = [frame.partition.restrict(mask) for frame, mask in zip(self.operator.each, masks, strict=True)]
+            parts = [frame.restrict(mask) for frame, mask in zip(self.each, masks, strict=True)]
             if len({part.range_shape for part, _ in parts}) == 1:
                 return self._joined(parts)
         return super().restrict(keep)
@@ -44,7 +41,7 @@ class FramePartition(Partition):
     def subsets(self, size: int) -> list[Restriction]:
         """The first parts of all frames, the second ones, and so on."""
         parts = zip(*(frame.partition.subsets(size) for frame in self.operator.frames), strict=True)
-        return [self._joined(list(part) * (len(self.operator.each) // len(part))) for part in parts]
+        return [self._joined(list(part) * (len(self.each) // len(part))) for part in parts]
 
     def _joined(self, parts: list[Restriction]) -> Restriction:
         shape = self.operator.range_shape
@@ -115,6 +112,7 @@ class PerFrame(LinearOperator):
         is_shared = all(operator is operators[0] for operator in operators)
         self.frames = nn.ModuleList(operators[:1] if is_shared else operators)
         self.is_additive = all(operator.is_additive for operator in operators)
+        self._time_in_image, self._time_in_measurement = -1 - len(space), -1 - len(range_shape)
 
     @property
     def each(self) -> list[LinearOperator]:
@@ -124,26 +122,23 @@ class PerFrame(LinearOperator):
     def forward(self, image: Tensor) -> Tensor:
         """Image ``(..., C, T, *S)`` to measurement ``(..., T, *R)``."""
         self._check_domain(image)
-        return self._of_frames("forward", image, 1 - len(self.domain_shape), -len(self.range_shape))
+        return self._of_frames("forward", image, self._time_in_image, self._time_in_measurement)
 
     def adjoint(self, measurement: Tensor) -> Tensor:
         """Measurement ``(..., T, *R)`` to image ``(..., C, T, *S)``."""
         self._check_range(measurement)
-        return self._of_frames("adjoint", measurement, -len(self.range_shape), 1 - len(self.domain_shape))
+        return self._of_frames("adjoint", measurement, self._time_in_measurement, self._time_in_image)
 
     def gram(self, image: Tensor, weights: Tensor | None = None) -> Tensor:
         if weights is not None:
             return super().gram(image, weights)
-        self._check_domain(image)
-        return self._of_frames("gram", image, 1 - len(self.domain_shape), 1 - len(self.domain_shape))
+        return self._of_frames("gram", image, self._time_in_image, self._time_in_image)
 
     def precondition(self, residual: Tensor) -> Tensor:
-        self._check_range(residual)
-        return self._of_frames("precondition", residual, -len(self.range_shape), -len(self.range_shape))
+        return self._of_frames("precondition", residual, self._time_in_measurement, self._time_in_measurement)
 
     def direct_inverse(self, measurement: Tensor) -> Tensor:
-        self._check_range(measurement)
-        return self._of_frames("direct_inverse", measurement, -len(self.range_shape), 1 - len(self.domain_shape))
+        return self._of_frames("direct_inverse", measurement, self._time_in_measurement, self._time_in_image)
 
     def phase_reference(self, measurement: Tensor) -> Tensor | None:
         """Of every frame, complex ``(T, *S)``."""

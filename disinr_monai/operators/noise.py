@@ -135,19 +135,15 @@ class ViewNoise(Noise):
 class CompositionNoise(Noise):
     """Of ``A @ B``: the measurement, its noise and the size of its residuals are those of ``A``."""
 
-    def variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
-        return self.operator.outer.noise.variance(measurement, weights)
-
-    def energy(self, variance: Tensor | None, weights: Tensor | None = None) -> float:
-        return self.operator.outer.noise.energy(variance, weights)
+    def __init__(self, operator: Any) -> None:
+        super().__init__(operator)
+        self.outer = outer = operator.outer.noise
+        self.variance, self.energy, self.residual_energy = outer.variance, outer.energy, outer.residual_energy
 
     def image(self, variance: Tensor) -> Tensor:
         """That of ``A`` where both have the same pixels, else its mean square everywhere."""
-        image, shape = self.operator.outer.noise.image(variance), self.operator.domain_shape[1:]
+        image, shape = self.outer.image(variance), self.operator.domain_shape[1:]
         return image if image.shape[1:] == shape else image.square().mean().sqrt().expand(1, *shape)
 
-    def residual_energy(self, residual: Tensor, weights: Tensor | None = None) -> Tensor:
-        return self.operator.outer.noise.residual_energy(residual, weights)
-
     def residual_image(self, residual: Tensor, weights: Tensor | None = None) -> Tensor:
-        return self.operator.inner.adjoint(self.operator.outer.noise.residual_image(residual, weights))
+        return self.operator.inner.adjoint(self.outer.residual_image(residual, weights))

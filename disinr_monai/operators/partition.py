@@ -223,9 +223,11 @@ class ViewPartition(Partition):
     gaps = "views"
     is_typical = True
 
-    def held_out_samples(self, fraction: float, generator: torch.Generator) -> Tensor:
+    def held_out_blocks(self, fraction: float, generator: torch.Generator) -> Tensor:
         """Hold out whole views (at least one)."""
         return self._of_views(_some_of(self.operator.range_shape[1], fraction, generator))
+
+    held_out_samples = held_out_blocks
 
     def training_split(self, index: int, generator: torch.Generator) -> Tensor:
         """Every second view, the other ones, every fourth, all but these, and so on."""
@@ -262,13 +264,7 @@ class ViewPartition(Partition):
 class CountPartition(ViewPartition):
     """Of views of counts, which no filter mixes: samples are held out one by one, blocks are whole views."""
 
-    def held_out_samples(self, fraction: float, generator: torch.Generator) -> Tensor:
-        """Hold out samples anywhere."""
-        return Partition.held_out_samples(self, fraction, generator)
-
-    def held_out_blocks(self, fraction: float, generator: torch.Generator) -> Tensor:
-        """Hold out whole views (at least one)."""
-        return super().held_out_samples(fraction, generator)
+    held_out_samples = Partition.held_out_samples
 
 
 def _some_of(n: int, fraction: float, generator: torch.Generator) -> Tensor:

@@ -38,10 +38,10 @@ class LearnedReconstruction(CaseInferer):
         tolerance: how much worse, relatively, the learned image may predict them.
         tv_candidates: weights of the other classical images, in units of the initial one's.
         tv_iterations: their iterations, from the initial image.
-        tv_fraction_by_gap: by what the scan leaves out (``partition.gaps``), a fixed fraction of cross-validated total
-            variation in the result, in the place of a choice between the two. Where gaps are two-dimensional, held-out
-            samples judge the learned image too kindly. On pre-training subjects it was level with total variation there
-            (samples; their mean 0.3 dB better), or up to 6 dB worse (readouts).
+        tv_fraction_by_gap: by what the scan leaves out (``partition.gaps`` of its operator), a fixed fraction of
+            cross-validated total variation in the result, in the place of a choice between the two. Where gaps are
+            two-dimensional, held-out samples judge the learned image too kindly. On pre-training subjects it was level
+            with total variation there (samples; their mean 0.3 dB better), or up to 6 dB worse (readouts).
         amp: network in bfloat16; None: where the device is faster with it.
         seed: of the held-out samples.
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from disinr_monai.errors import InputError
+from disinr_monai.runtime.run import RUN
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
@@ -59,14 +60,10 @@ _ASKED = re.compile(r"(?:tried to allocate|Unable to allocate) ([\d.]+) (bytes|[
 _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50, "eib": 2**60}
 _SMALLEST_PART = 2**10
 
-_settings: dict[str, Any] = {}
+# Options that decide how much is needed; only those that a run has are named.
+_COSTLY = {"max_voxels": "a smaller --max_voxels", "points_per_step": "--points_per_step"}
+_COSTLY |= {"image_size": "a smaller --image_size (simulated scans)", "n_coils": "--n_coils (simulated scans)"}
 _T = TypeVar("_T")
-
-
-def remember_settings(settings: Mapping[str, Any]) -> None:
-    """The run's config, so that only options which it has are named."""
-    _settings.clear()
-    _settings.update(settings)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -88,28 +85,19 @@ def out_of_memory(error: BaseException, what: str) -> InputError:
     found = _ASKED.search(str(error))
     asked = f" ({float(found[1]) * _UNITS[found[2].lower()] / 1e9:.3g} GB more were asked for)" if found else ""
     where = "GPU memory" if "CUDA" in str(error) else "memory"
-    return InputError(f"{what}: {where} ran out{asked}; {needs_less(_settings, where)}")
+    return InputError(f"{what}: {where} ran out{asked}; {needs_less(RUN.config, where)}")
 
 
 def needs_less(settings: Mapping[str, Any], where: str = "memory") -> str:
     """The options of a config that need less memory, as the end of a sentence."""
-    is_training = "max_epochs" in settings
-    options = []
-    if settings.get("output_spacing") is not None:
-        options.append("a coarser --output_spacing")
-    if settings.get("modality") == "volume":
-        options += ["a smaller --max_voxels", "--points_per_step"]
-    elif "image_size" in settings:
-        options.append("a smaller --image_size (simulated scans)")
-    if settings.get("modality") == "mri" and "n_coils" in settings:
-        options.append("--n_coils (simulated scans)")
-    if is_training:
-        options += ["--batch_size 1"] * (str(settings.get("batch_size", 1)) != "1")
-        options += ["--slices_per_subject 1"] * (settings.get("modality") != "volume")
-        if str(settings.get("subjects_on_disk", "true")).lower() == "false":
-            options.append("--subjects_on_disk true")
-    elif str(settings.get("guard", "false")).lower() == "true":
-        options.append("--guard false")
+    now = {key: str(value).lower() for key, value in settings.items()}
+    options = ["a coarser --output_spacing"] if now.get("output_spacing", "none") != "none" else []
+    options += [text for key, text in _COSTLY.items() if key in settings]
+    if "train" in settings:  # all its scans are kept
+        least = {"batch_size": "1", "slices_per_subject": "1", "subjects_on_disk": "true"}
+    else:
+        least = {"guard": "false"}
+    options += [f"--{key} {value}" for key, value in least.items() if now.get(key, value) != value]
     if where == "GPU memory":
         options.append("--device cpu")
     return f"what needs less: {', '.join(options)}" if options else "use a smaller image or a machine with more memory"

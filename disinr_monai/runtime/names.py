@@ -10,11 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from monai.transforms import Transform
-
 from disinr_monai.errors import InputError
 from disinr_monai.runtime.files import atomic_path
-from disinr_monai.runtime.logs import hide_names
+from disinr_monai.runtime.run import RUN
 
 TABLE = "private_names.csv"
 _SHORTEST = 4
@@ -28,6 +26,10 @@ def case_seed(seed: int, name: str) -> int:
 
 class Names:
     """Neutral names, ``case-001`` of ``subject-001``, for listed cases, and a text's words with them put in.
+
+    Called with a measured case (a transform) it gives that its neutral names, if these are wanted everywhere. It comes
+    after the acquisition, whose simulated noise and coils go by the true name: a scan gives the same image with and
+    without.
 
     ``anonymize`` says where they are used:
 
@@ -65,7 +67,7 @@ class Names:
             self._paths[alias] = [str(path)] if isinstance(path, (str, Path)) else [str(file) for file in path]
         self._hidden = {form for path in paths if path for form in (str(path), str(Path(path).resolve()))}
         if self.everywhere:
-            hide_names(self.text)
+            RUN.hide_names(self.text)
 
     @cached_property
     def _words(self) -> dict[str, str]:
@@ -99,6 +101,17 @@ class Names:
             return "(hidden)"
         return self.text(str(value))
 
+    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        """Rename a measured case, if that is wanted everywhere; nothing after it knows the true names."""
+        if not self.everywhere:
+            return dict(case)
+        result = {**case, "name": self.cases[case["name"]], "subject": self.subjects[case["subject"]]}
+        if "error" in case:
+            result["error"] = self.text(case["error"])
+        if "info" in case:
+            result["info"] = self.settings({key: value for key, value in case["info"].items() if key != "source"})
+        return result
+
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row of ``metrics.csv`` with the neutral names."""
         case, subject = str(row["case"]), str(row["subject"])
@@ -124,28 +137,3 @@ class Names:
 def _folders(path: Path) -> list[str]:
     """A path as given and in full; one word alone (a folder called ``data``) is left out, it may be any word."""
     return [str(form) for form in (path, path.resolve()) if len(form.parts) > 1]
-
-
-class Anonymize(Transform):
-    """Give a measured case its neutral names, if these are wanted everywhere; nothing after this knows the others.
-
-    It comes after the acquisition, whose simulated noise and coils go by the true name: a scan gives the same image
-    with and without.
-
-    Args:
-        names: of the run.
-    """
-
-    def __init__(self, names: Names) -> None:
-        self.names = names
-
-    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        if not self.names.everywhere:
-            return dict(case)
-        name, subject = self.names.cases[case["name"]], self.names.subjects[case["subject"]]
-        result = {**case, "name": name, "subject": subject}
-        if "error" in case:
-            result["error"] = self.names.text(case["error"])
-        if "info" in case:
-            result["info"] = self.names.settings({k: v for k, v in case["info"].items() if k != "source"})
-        return result

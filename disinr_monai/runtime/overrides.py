@@ -1,84 +1,210 @@
-"""Options of the wrong kind are refused by name before anything is made of them."""
+"""Settings of a run, from its config files and the command line: all are known, read, and of the right kind."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations, product
 from pathlib import Path
-from types import FrameType
+from pydoc import ErrorDuringImport, locate
 from typing import Any
 
 from disinr_monai.errors import InputError
+from disinr_monai.runtime.run import RUN
 
 _PATHS = {"bundle_root", "checkpoint", "dataset_dir", "output_dir", "prior_checkpoint"}
 # A number in the files, and a word with a meaning of its own (`all`).
 _ALSO_TEXT = {"freeze_depth"}
-_NAMES = {bool: "true or false", float: "a number", str: "text", list: "a list", dict: "a group of settings"}
+_KINDS = {bool: "true or false", float: "a number", str: "text", list: "a list", dict: "a group of settings"}
+# What MONAI and its tools look for, or set, by name.
+_READ_BY_MONAI = {"_meta_", "_desc_", "imports", "initialize", "run", "finalize", "run_name", "displayable_configs"}
+Files = dict[str, dict[str, Any]]
+Known = dict[str, list[Any]]
 
 
-def check_kinds(config: Mapping[str, Any], files: Iterable[str | Path]) -> None:
-    """Refuse a setting of another kind than the config files give it, and numbers that are not finite.
+def find_config() -> tuple[dict[str, Any], Files]:
+    """Config of the workflow that is being initialised, and its files as they are, in their order.
 
-    A setting that a file leaves open (null) or computes (an expression) may be anything, and any may be computed.
+    MONAI evaluates config expressions without telling them which config they belong to, and merges files and command
+    line before anything of ours runs; the calling frames are the only place where both are still known. A workflow
+    that was not made by ``monai.bundle.run`` has forgotten its files: they are then those of its folder that are whole
+    in the config.
+    """
+    from monai.bundle import ConfigWorkflow
+
+    config, folder, frame = {}, None, sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow):
+            config, folder = owner.parser.config, Path(owner.config_root_path)
+        if frame.f_code.co_name == "create_workflow" and frame.f_locals.get("config_file"):
+            files = frame.f_locals["config_file"]
+            return config, read_files([files] if isinstance(files, str) else files)
+        frame = frame.f_back
+    beside = read_files(folder.glob("*.json") if folder else ())
+    whole = {file: content for file, content in beside.items() if set(map(_top, content)) <= config.keys()}
+    return config, dict(sorted(whole.items(), key=lambda item: _place(item[1])))
+
+
+def read_files(files: Iterable[str | Path]) -> Files:
+    """Content of config files by path."""
+    from monai.bundle import ConfigParser
+
+    return {str(file): ConfigParser.load_config_file(file) for file in files}
+
+
+def check_config(config: Mapping[str, Any], files: Files) -> None:
+    """Refuse a config that would not do what the command says.
 
     Args:
         config: of the run, files and command line together, before it is evaluated.
-        files: the config files.
+        files: the config files by path (:func:`read_files`), in their order.
 
     Raises:
-        InputError: names the setting, what kind was expected and what was found.
+        InputError: no modality; files in an order that undoes one of them; a setting that nothing reads, that the class
+            of its group does not take, or of another kind than the files give it.
     """
-    from monai.bundle import ConfigParser
-
-    known: dict[str, list[Any]] = {}
-    for file in files:
-        for key, value in ConfigParser.load_config_file(file).items():
-            for name, item in _items(key.lstrip("+").replace("#", "::"), value):
+    _check_order(files)
+    if "modality" not in config:
+        phase = Path(next(iter(files), "configs/inference.json"))
+        raise InputError(
+            "config_file: expected an overlay of a modality (mri, ct, pet or volume), found none; add it after the "
+            f"phase: --config_file \"['{phase}','{phase.with_name('mri.json')}']\""
+        )
+    known: Known = {}
+    for content in files.values():
+        for key, value in content.items():
+            for name, item in _items(key.lstrip("+").replace("::", "#"), value):
                 known.setdefault(name, []).append(item)
-    for key, value in config.items():
-        for name, item in _items(str(key), value):
-            _check(name, item, known.get(name, []))
+    for key in sorted(config.keys() - _READ_BY_MONAI):
+        for name, item in _items(key, config[key]):
+            _check_keywords(name, item, known)
+            _check_kind(name, item, known.get(name, []))
+    _check_read(config, known)
 
 
 def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every node of a config with its id, groups and lists before their members."""
     yield name, value
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _items(f"{name}::{key}", item)
+    members = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in members:
+        yield from _items(f"{name}#{key}" if name else str(key), item)
 
 
-def _check(name: str, value: Any, known: list[Any]) -> None:
-    shown = name.replace("::", "#")
-    if any(isinstance(item, float) and not math.isfinite(item) for item in _leaves(value)):
-        raise InputError(f"{shown}: expected finite numbers, found {_short(value)}")
+def _top(key: str) -> str:
+    return key.lstrip("+").replace("::", "#").partition("#")[0]
+
+
+def _place(content: Mapping[str, Any]) -> int:
+    """Where a config file belongs: phase, modality, variant of a modality, backbone, method, the rest."""
+    marks = ((0, "run"), (1, "modality"), (2, "classical"), (4, "method"), (3, "encoder"))
+    return next((place for place, key in marks if key in content), 5)
+
+
+def _check_order(files: Files) -> None:
+    for earlier, later in combinations(files, 2):
+        if _place(files[earlier]) <= _place(files[later]):
+            continue
+        before = {key: value for key, value in files[earlier].items() if key != "_desc_"}
+        for key, other in product(before, files[later]):
+            is_same = key == other and before[key] == files[later][other]
+            if not is_same and (f"{key}#".startswith(f"{other}#") or other.startswith(f"{key}#")):
+                right = sorted(files, key=lambda file: _place(files[file]))
+                raise InputError(
+                    f"config_file: {later} after {earlier} undoes its {key}; give phase, modality, backbone, "
+                    f"method, then the rest: {right}"
+                )
+
+
+def _references(config: Any) -> set[str]:
+    """The ids that the texts of a config refer to."""
+    texts = (item for _, item in _items("", config) if isinstance(item, str))
+    return {found.replace("::", "#") for text in texts for found in re.findall(r"@(\w+(?:(?:#|::)\w+)*)", text)}
+
+
+def _check_read(config: Mapping[str, Any], known: Known) -> None:
+    """Refuse what differs from the files and what no part of the config refers to."""
+    read = _READ_BY_MONAI | _references(config)
+    read |= {key for key, value in config.items() if value == config.get("run")}  # its aliases
+    for name, value in _items("", config):
+        parts = name.split("#")
+        is_group = isinstance(value, (Mapping, list)) and bool(value)
+        if is_group or any(_is_same(value, item) for item in known.get(name, [])):
+            continue
+        if any("#".join(parts[:n]) in read for n in range(1, len(parts) + 1)):
+            continue
+        if name in known:
+            raise InputError(f"{name}: no config of this run reads it; leave it out")
+        raise InputError(f"{name}: no such key in the configs of this run; {_hint(parts, known)}")
+
+
+def _hint(parts: list[str], known: Iterable[str]) -> str:
+    """The nearest known id on the same level, else all of that level."""
+    above = "#".join([*parts[:-1], ""])
+    level = sorted({name for name in known if name.startswith(above) and name.count("#") == above.count("#")})
+    near = difflib.get_close_matches("#".join(parts), level, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(level)}"
+
+
+def _check_keywords(name: str, group: Any, known: Known) -> None:
+    """Refuse a keyword that the class does not take, where the files do not have it: nothing may be built of it."""
+    target = group.get("_target_") if isinstance(group, Mapping) else None
+    if not isinstance(target, str) or target.startswith(("$", "@")):
+        return
+    added = [key for key in map(str, group) if not key.startswith("_") and f"{name}#{key}" not in known]
+    if not added:
+        return
+    try:
+        parameters = inspect.signature(locate(target)).parameters
+    except (ErrorDuringImport, ImportError, TypeError, ValueError):  # said when it is built
+        return
+    unknown = [key for key in added if key not in parameters]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        hint = _hint([*name.split("#"), unknown[0]], [f"{name}#{key}" for key in parameters])
+        raise InputError(f"{name}#{unknown[0]}: {target.rpartition('.')[2]} takes no such option; {hint}")
+
+
+def _check_kind(name: str, value: Any, known: list[Any]) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name}: expected finite numbers, found {value}")
+    if isinstance(value, list) and any(isinstance(x, float) and not math.isfinite(x) for x in value):
+        raise InputError(f"{name}: expected finite numbers, found {_short(value)}")
     if _is_open(value):
         return
     if name in _PATHS:
         if not isinstance(value, (str, os.PathLike)):
-            raise InputError(f"{shown}: expected a path, found {_short(value)}; for a folder of that name give ./NAME")
+            raise InputError(f"{name}: expected a path, found {_short(value)}; for a folder of that name give ./NAME")
         if "\0" in str(value):
-            raise InputError(f"{shown}: expected a path, found one with a zero byte")
+            raise InputError(f"{name}: expected a path, found one with a zero byte")
         return
     if not known or any(_is_open(item) for item in known):
         return
-    kinds = {_kind(item) for item in known}
-    kind = _kind(value)
+    kinds, kind = {_kind(item) for item in known}, _kind(value)
     if kind in kinds or (kind is str and (name in _ALSO_TEXT or (bool in kinds and _is_boolean(value)))):
         return
-    expected = " or ".join(sorted(_NAMES.get(kind, str(kind)) for kind in kinds))
+    expected = " or ".join(sorted(_KINDS.get(kind, str(kind)) for kind in kinds))
     hint = "; quote it twice, \"'2024'\"" if kinds == {str} and kind in (float, bool) else ""
-    raise InputError(f"{shown}: expected {expected}, such as {_short(known[0])}, found {_short(value)}{hint}")
+    raise InputError(f"{name}: expected {expected}, such as {_short(known[0])}, found {_short(value)}{hint}")
 
 
 def _is_open(value: Any) -> bool:
+    """Left open by the files, or computed: it may be anything."""
     return value is None or (isinstance(value, str) and value.startswith(("$", "@", "%")))
 
 
 def _is_boolean(value: str) -> bool:
     return value.strip().lower() in ("true", "false")
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    if isinstance(value, str) and isinstance(other, str):
+        return value == other.replace("#", "::") or value == other  # MONAI rewrites ids, in any text
+    return type(value) is type(other) and bool(value == other)
 
 
 def _kind(value: Any) -> Any:
@@ -91,21 +217,9 @@ def _kind(value: Any) -> Any:
     return dict if isinstance(value, Mapping) else type(value)
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _leaves(item)
-    elif not isinstance(value, Mapping):  # its items are checked by their own names
-        yield value
-
-
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-# Written by MONAI itself into every parsed config.
-_MONAI_KEYS = {"_meta_"}
 
 
 def as_bool(value: Any) -> bool:
@@ -116,37 +230,17 @@ def as_bool(value: Any) -> bool:
     """
     if isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+    if isinstance(value, str) and _is_boolean(value):
         return value.strip().lower() == "true"
     raise InputError(f"expected true or false, found {value!r}")
 
 
-def check_overrides() -> None:
-    """Refuse top-level keys that no config file defines: MONAI would ignore a mistyped override without a word.
-
-    Raises:
-        InputError: names the key and the nearest known ones; also a value of another kind (:func:`check_kinds`).
-    """
-    parser, files = find_config()
-    if parser is None:
-        return
-    known = known_keys(files)
-    unknown = sorted(set(parser.config) - known)
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known - _MONAI_KEYS))}"
-        raise InputError(f"{unknown[0]}: no such key in the configs of this run; {hint}")
-    check_kinds({key: value for key, value in parser.config.items() if key not in _MONAI_KEYS}, files)
-
-
 def known_keys(files: Iterable[str | Path]) -> set[str]:
-    """Every top-level key that one of the config files defines."""
+    """Every top-level key of the merged config files that a run of them reads."""
     from monai.bundle import ConfigParser
 
-    known = set(_MONAI_KEYS)
-    for file in files:
-        known |= {key.lstrip("+").split("::")[0].split("#")[0] for key in ConfigParser.load_config_file(file)}
-    return known
+    config = ConfigParser.load_config_files([str(file) for file in files])
+    return {_top(reference) for reference in _references(config)} & config.keys()
 
 
 def check_modality(modality: str, expected: str, method: str) -> None:
@@ -164,22 +258,8 @@ def check_modality(modality: str, expected: str, method: str) -> None:
 
 def hyper_parameters() -> dict[str, Any]:
     """The run's config, flattened to ``a#b#0`` keys, for the experiment tracker (empty outside a bundle run)."""
-    parser, _ = find_config()
-    flat: dict[str, Any] = {}
-
-    def visit(prefix: str, node: Any) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                visit(f"{prefix}#{key}" if prefix else str(key), value)
-        elif isinstance(node, list):
-            for i, value in enumerate(node):
-                visit(f"{prefix}#{i}", value)
-        else:
-            flat[prefix] = node
-
-    if parser is not None:
-        visit("", {k: v for k, v in parser.config.items() if k not in _MONAI_KEYS})
-    return flat
+    nodes = _items("", {key: value for key, value in RUN.config.items() if key not in ("_meta_", "_desc_")})
+    return {name: value for name, value in nodes if not isinstance(value, (Mapping, list))}
 
 
 def training_settings() -> dict[str, Any]:
@@ -189,37 +269,6 @@ def training_settings() -> dict[str, Any]:
     """
     free = {"dataset_dir", "output_dir", "bundle_root", "device", "resume", "quiet", "checkpoint_seconds", "max_epochs"}
     free |= {"tracking_uri", "experiment_name", "run_name", "anonymize", "names", "report", "subjects_on_disk"}
-    free |= {"_desc_"}
     # How many processes share the work changes nothing; what a step sees (batch_size) stands in the settings itself.
     free |= {"timeout_minutes", "batch_size", "initialize", "finalize"}
-    return {k: v for k, v in hyper_parameters().items() if k.split("#")[0] not in free}
-
-
-def _frames() -> Iterator[FrameType]:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
-def find_config() -> tuple[Any, list[str]]:
-    """The running workflow's parser and the config files that it was built from.
-
-    MONAI evaluates config expressions without telling them which config they belong to, and merges files and command
-    line before anything of ours runs; the calling frames are the only place where both are still known.
-    """
-    from monai.bundle import ConfigParser, ConfigWorkflow
-
-    parser, files = None, []
-    for frame in _frames():
-        owner = frame.f_locals.get("self")
-        if parser is None and isinstance(owner, ConfigParser):
-            parser = owner
-        if isinstance(owner, ConfigWorkflow):
-            parser = owner.parser
-            files = files or sorted(map(str, Path(owner.config_root_path).glob("*.json")))
-        if frame.f_code.co_name in ("run", "create_workflow") and "config_file" in frame.f_locals:
-            given = (frame.f_locals.get("_args") or {}).get("config_file") or frame.f_locals["config_file"]
-            if given:
-                files = [given] if isinstance(given, str) else list(given)
-    return parser, files
+    return {key: value for key, value in hyper_parameters().items() if _top(key) not in free}

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import FrameType
 
 from disinr_monai.errors import InputError
-from disinr_monai.runtime.logs import hidden
 from disinr_monai.runtime.memory import is_out_of_memory, out_of_memory
+from disinr_monai.runtime.run import RUN
 
 SHOW = "DISINR_TRACEBACK"
 # What MONAI says around the error that matters.
@@ -30,7 +30,7 @@ def install_excepthook() -> None:
         if line is None:
             previous(kind, error, traceback)
         else:
-            sys.stderr.write(f"error: {hidden(line)}\n")
+            sys.stderr.write(f"error: {RUN.hidden(line)}\n")
 
     hook.is_disinr = True
     sys.excepthook = hook

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import subprocess
 import sys
 
 import pytest
 
+from disinr_monai.data.simulate.phantoms import write_phantoms
+from disinr_monai.runtime.run import RUN
 from tests.conftest import ROOT
 from tests.hostile import write_ct, write_mri
 from tests.runs import OF, infer, texts_of
+from tests.workflows import run
 
 PERSON = {
     "PatientName": "Muellerschmidt^Annegret", "PatientID": "PID8830417", "IssuerOfPatientID": "ISSUER5521904",
@@ -92,12 +96,31 @@ def test_without_it_everything_keeps_its_name(tmp_path, capfd, anonymize):
 
 
 def _infer(data, out, modality, **options):
-    from disinr_monai.runtime.logs import hidden, hide_paths
-
     try:
-        return hidden(infer(data, out, modality, anonymize=True, **options))  # as the excepthook shows it
+        return RUN.hidden(infer(data, out, modality, anonymize=True, **options))  # as the excepthook shows it
     finally:
-        hide_paths(())
+        RUN.begin({})
+
+
+def test_every_output_on_request_under_neutral_names(tmp_path):
+    phantoms, out = tmp_path / "phantoms", tmp_path / "out"
+    write_phantoms(phantoms / "mri", "mri", n_subjects=2, size=32, seed=1)
+    options = {"dicom": "true", "save_numpy": "true", "save_complex": "true", "anonymize": "true"}
+    work = run("inference", ["ngp"], "mri", phantoms, out, **options)
+    for name in ("case-001", "case-002"):
+        expected = {f"{name}_recon{end}" for end in (".nii.gz", ".png", ".npy", "_complex.nii.gz", "_complex.npy")}
+        assert {path.name for path in (out / name).iterdir()} == expected | {"dicom"}
+        assert (out / name / "dicom" / f"{name}.dcm").is_file()
+    assert (out / "private_names.csv").read_text().count("phantom-00") == 4
+    told = "".join((out / name).read_text() for name in ("report.html", "metrics.csv"))
+    assert "case-002" in told
+    assert "phantom-00" not in told
+    assert str(out) not in told
+    assert str(phantoms) not in told
+    same = run("inference", ["ngp"], "mri", phantoms, tmp_path / "named")
+    rows = [[row["psnr"] for row in csv.DictReader((f / "metrics.csv").open())] for f in (out, tmp_path / "named")]
+    assert rows[0] == rows[1], "hiding names changed the images"
+    assert work is not same
 
 
 @pytest.mark.slow

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.errors import InputError
-from tests.conftest import ROOT
+from disinr_monai.fitting.adaptation import AdaptationInferer
+from disinr_monai.prior import LearnedReconstruction
+from tests.workflows import CONFIGS, PHASES, run, workflow
 
-CONFIGS = ROOT / "configs"
-PHASES = ("train", "inference", "evaluate")
 MODALITIES = ("mri", "ct", "pet")
 WITH_PRIOR = ("mri", "ct")  # the learned prior has no likelihood of counts
 BACKBONES = ("siren", "nerf")
@@ -25,10 +25,11 @@ SCRATCH = {"mri": ("ngp", "imjense"), "ct": ("ngp",), "pet": ("ngp",)}
 PRETRAINED = ("strainer", "meta")
 METHODS = ("ngp", "imjense", "disinr_paper", *PRETRAINED)
 OTHER = ("prior", "transmission", "quick", "multi_gpu_train", "multi_gpu_evaluate", "federated", "federated_filters")
-OTHER += ("metadata", "volume")  # volume: tests/test_volume.py
-RUN_ID = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
-TINY = {"image_size": 32, "slices_per_subject": 1, "n_views": 12, "acs": 12, "acceleration": 2, "n_detectors": 64}
-TINY |= {"detector_spacing": 12.0, "pixel_spacing": 8.0}
+OTHER += ("metadata", "volume")  # volume: tests/configs/test_volume.py
+# Sections of a config: what lies where, the scan and its measurement, network, method, output, engine.
+ORDER = """_desc_ imports bundle_root dataset_dir output_dir modality cases acquire dataset out_channels encoder
+network_def network prior_start loss optimizer adaptation inferer classical names report results handlers
+train evaluator initialize run""".split()
 
 
 def test_every_config_is_known_here():
@@ -36,27 +37,15 @@ def test_every_config_is_known_here():
     assert found == {*PHASES, *MODALITIES, *BACKBONES, *METHODS, *OTHER}
 
 
-def test_json_has_no_duplicate_keys():
-    def check(pairs):
-        keys = [k for k, _ in pairs]
-        assert len(keys) == len(set(keys)), keys
-        return dict(pairs)
-
-    for path in CONFIGS.glob("*.json"):
-        json.loads(path.read_text(), object_pairs_hook=check)
-
-
-def test_default_modality_is_the_mri_overlay():
-    mri = json.loads((CONFIGS / "mri.json").read_text())
-    for phase in PHASES:
-        config = json.loads((CONFIGS / f"{phase}.json").read_text())
-        assert {key: config[key] for key in mri} == mri
-
-
-def test_evaluate_differs_from_inference_only_where_it_must():
-    a, b = (json.loads((CONFIGS / f"{phase}.json").read_text()) for phase in ("inference", "evaluate"))
-    different = {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
-    assert different == {"inference", "evaluate", "baselines", "handlers"}
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)
+def test_keys_are_unique_and_in_order(path):
+    pairs = json.loads(path.read_text(), object_pairs_hook=list)
+    keys = [key for key, _ in pairs]
+    assert len(keys) == len(set(keys))
+    if path.stem != "metadata":
+        assert keys[0] == "_desc_"
+    sections = [ORDER.index(key) for key in keys if key in ORDER]
+    assert sections == sorted(sections)
 
 
 @pytest.fixture(scope="module")
@@ -65,28 +54,6 @@ def phantoms(tmp_path_factory):
     for modality in MODALITIES:
         write_phantoms(folder / modality, modality, n_subjects=2, size=32, seed=1)
     return folder
-
-
-def workflow(phase: str, overlays: list[str], modality: str, phantoms: Path, out: Path, **options) -> ConfigWorkflow:
-    names = [phase, modality, *overlays, "quick"]
-    config = {k: v for k, v in TINY.items() if any(k in json.loads((CONFIGS / f"{n}.json").read_text()) for n in names)}
-    if phase != "train":
-        config["n_iterations"] = 3
-    config |= {"dataset_dir": str(phantoms / modality), "output_dir": str(out), "quiet": True, "bundle_root": str(ROOT)}
-    return ConfigWorkflow(
-        [str(CONFIGS / f"{name}.json") for name in names],
-        workflow_type="train" if phase == "train" else "infer",
-        logging_file=False,
-        **{**config, **options},
-    )
-
-
-def run(*args, **options) -> ConfigWorkflow:
-    work = workflow(*args, **options)
-    work.initialize()
-    work.run()
-    work.finalize()
-    return work
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +78,7 @@ def test_training_writes_the_pair_and_the_run(trained, modality, backbone):
     assert (out / "mlruns.db").is_file()
 
 
-@pytest.mark.parametrize("phase", ["inference", "evaluate"])
-@pytest.mark.parametrize("backbone", [None, *BACKBONES])
+@pytest.mark.parametrize(("phase", "backbone"), [("evaluate", None), *(("inference", b) for b in BACKBONES)])
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_reconstruction_writes_what_it_promises(trained, phantoms, tmp_path, modality, backbone, phase):
     checkpoint = str(trained[modality, backbone] / "model.pt")
@@ -145,11 +111,30 @@ def test_prior_is_trained_beside_the_pair_it_was_given(trained, with_prior, moda
     assert (with_prior[modality] / "model.pt").stat().st_size < 25e6
 
 
-def test_pair_alone_adapts_and_prior_reconstructs(trained, with_prior, phantoms, tmp_path):
-    for folder, kind in ((trained["mri", None], "AdaptationInferer"), (with_prior["mri"], "LearnedReconstruction")):
-        work = workflow("inference", [], "mri", phantoms, tmp_path, checkpoint=str(folder / "model.pt"))
-        work.initialize()
-        assert type(work.parser.get_parsed_content("inferer")).__name__ == kind
+def _counted(method, made):
+    def init(self, *args, **keywords):
+        made.append(self)
+        method(self, *args, **keywords)
+
+    return init
+
+
+@pytest.mark.parametrize(("has_prior", "kind"), [(False, "AdaptationInferer"), (True, "LearnedReconstruction")])
+def test_the_pair_alone_adapts_and_the_prior_reconstructs(
+    trained, with_prior, phantoms, tmp_path, monkeypatch, caplog, has_prior, kind
+):
+    """One inferer is made, not both, and the precision is chosen and logged once."""
+    folder = with_prior["mri"] if has_prior else trained["mri", None]
+    made = []
+    for one in (AdaptationInferer, LearnedReconstruction):
+        monkeypatch.setattr(one, "__init__", _counted(one.__init__, made))
+    caplog.set_level(logging.INFO, "disinr_monai.runtime.device")
+    work = workflow("inference", [], "mri", phantoms, tmp_path, checkpoint=str(folder / "model.pt"))
+    work.initialize()
+    work.parser.get_parsed_content("evaluator")
+    assert [type(inferer).__name__ for inferer in made] == [kind]
+    assert made == [work.parser.get_parsed_content("inferer")]
+    assert len([record for record in caplog.records if record.message.startswith("amp: ")]) == 1
 
 
 def test_prior_is_not_used_with_another_start(with_prior, phantoms, tmp_path):
@@ -197,8 +182,8 @@ def test_imjense_is_for_mri_only(phantoms, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def peers_trained(phantoms, tmp_path_factory):
-    """One pre-training run for every peer that is pre-trained; SIREN with CT, the hash grid with MRI."""
+def others_trained(phantoms, tmp_path_factory):
+    """One pre-training run for every other method that is pre-trained; SIREN with CT, the hash grid with MRI."""
     folders = {}
     for method in PRETRAINED:
         for modality, backbone in (("mri", []), ("ct", ["siren"]), ("pet", [])):
@@ -208,18 +193,17 @@ def peers_trained(phantoms, tmp_path_factory):
     return folders
 
 
-@pytest.mark.parametrize("phase", ["inference", "evaluate"])
 @pytest.mark.parametrize("modality", MODALITIES)
 @pytest.mark.parametrize("method", PRETRAINED)
-def test_pretrained_peers_reconstruct(peers_trained, phantoms, tmp_path, method, modality, phase):
-    folder, overlays = peers_trained[method, modality]
-    run(phase, overlays, modality, phantoms, tmp_path, checkpoint=str(folder / "model.pt"))
-    check_outputs(tmp_path, phantoms, modality, phase, method)
+def test_pretrained_methods_reconstruct(others_trained, phantoms, tmp_path, method, modality):
+    folder, overlays = others_trained[method, modality]
+    run("evaluate", overlays, modality, phantoms, tmp_path, checkpoint=str(folder / "model.pt"))
+    check_outputs(tmp_path, phantoms, modality, "evaluate", method)
 
 
 @pytest.mark.parametrize("depth", [2, "all"])
-def test_strainer_freezes_from_the_command_line(peers_trained, phantoms, tmp_path, depth):
-    folder, overlays = peers_trained["strainer", "mri"]
+def test_strainer_freezes_from_the_command_line(others_trained, phantoms, tmp_path, depth):
+    folder, overlays = others_trained["strainer", "mri"]
     options = {"checkpoint": str(folder / "model.pt"), "freeze_depth": depth}
     run("inference", overlays, "mri", phantoms, tmp_path, **options)
     check_outputs(tmp_path, phantoms, "mri", "inference", "strainer")
@@ -233,7 +217,7 @@ def test_meta_learns_by_other_algorithms(phantoms, tmp_path, algorithm):
     assert json.loads(content["architecture"])["network"] == "MetaINR"
 
 
-def test_pretrained_peers_need_their_own_checkpoint(trained, phantoms, tmp_path):
+def test_pretrained_methods_need_their_own_checkpoint(trained, phantoms, tmp_path):
     for checkpoint, message in ((None, "none is shipped for Strainer"), ("model.pt", "network is DisINR, expected")):
         path = checkpoint and str(trained["mri", None] / checkpoint)
         with pytest.raises(RuntimeError) as caught:
@@ -261,29 +245,9 @@ def check_outputs(out: Path, phantoms: Path, modality: str, phase: str, method: 
         assert (out / name / f"{name}_recon.png").stat().st_size > 1000
     page = (out / "report.html").read_text()
     assert page.count("<article") == len(sources)
-    assert page.count('data-pixels="') == len(sources) * (2 if phase == "inference" else len(baselines) + 1) + len(
-        sources
-    )
+    n_panels = 3 if phase == "inference" else len(baselines) + 2
+    assert page.count('data-pixels="') == len(sources) * n_panels
     assert not [p for p in out.rglob("*") if p.name.startswith(".")], "half-written files are left"
-
-
-def test_every_output_on_request_under_neutral_names(phantoms, tmp_path):
-    options = {"dicom": "true", "save_numpy": "true", "save_complex": "true", "anonymize": "true"}
-    work = run("inference", ["ngp"], "mri", phantoms, tmp_path, **options)
-    for name in ("case-001", "case-002"):
-        expected = {f"{name}_recon{end}" for end in (".nii.gz", ".png", ".npy", "_complex.nii.gz", "_complex.npy")}
-        assert {path.name for path in (tmp_path / name).iterdir()} == expected | {"dicom"}
-        assert (tmp_path / name / "dicom" / f"{name}.dcm").is_file()
-    assert (tmp_path / "private_names.csv").read_text().count("phantom-00") == 4
-    told = "".join((tmp_path / name).read_text() for name in ("report.html", "metrics.csv"))
-    assert "case-002" in told
-    assert "phantom-00" not in told
-    assert str(tmp_path) not in told
-    assert str(phantoms) not in told
-    same = run("inference", ["ngp"], "mri", phantoms, tmp_path / "named")
-    rows = [[row["psnr"] for row in csv.DictReader((f / "metrics.csv").open())] for f in (tmp_path, tmp_path / "named")]
-    assert rows[0] == rows[1], "hiding names changed the images"
-    assert work is not same
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -311,22 +275,8 @@ def test_standard_ids(trained, phase, modality, phantoms, tmp_path):
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_run_and_its_alias_are_the_same(phase):
-    config = json.loads((CONFIGS / f"{phase}.json").read_text())
-    assert config[RUN_ID[phase]] == "%run"
-    assert config["run"]
-
-
-@pytest.mark.parametrize(
-    ("phase", "wrong", "right"),
-    [("train", "max_epoch", "max_epochs"), ("inference", "n_iteration", "n_iterations"), ("train", "sed", "seed")],
-)
-def test_unknown_override_names_the_nearest_key(phase, wrong, right, phantoms, tmp_path):
-    with pytest.raises(RuntimeError) as caught:
-        workflow(phase, [], "mri", phantoms, tmp_path / "out", **{wrong: 3}).initialize()
-    message = str(caught.value.__cause__)
-    assert message.startswith(f"{wrong}: no such key")
-    assert f"did you mean {right!r}" in message
-    assert not (tmp_path / "out").exists()
+    alias = {"train": "training"}.get(phase, phase)
+    assert json.loads((CONFIGS / f"{phase}.json").read_text())[alias] == "%run"
 
 
 @pytest.mark.parametrize("text", ["true", "True", "false", "False"])
@@ -341,36 +291,3 @@ def test_checkpoint_of_the_other_modality_is_named(trained, phantoms, tmp_path):
     with pytest.raises(RuntimeError) as caught:
         run("inference", [], "ct", phantoms, tmp_path, checkpoint=str(trained["mri", None] / "model.pt"))
     assert "pre-trained on 'mri', this run is 'ct'" in str(caught.value.__cause__)
-
-
-def test_one_bad_scan_does_not_stop_the_others(trained, phantoms, tmp_path):
-    folder = tmp_path / "mixed" / "mri"
-    folder.mkdir(parents=True)
-    for source in (phantoms / "mri").glob("*.nii.gz"):
-        (folder / source.name).write_bytes(source.read_bytes())
-    (folder / "broken.nii.gz").write_bytes(b"not an image")
-    out = tmp_path / "out"
-    checkpoint = str(trained["mri", None] / "model.pt")
-    work = workflow("inference", [], "mri", tmp_path / "mixed", out, checkpoint=checkpoint)
-    work.initialize()
-    with pytest.raises(RuntimeError) as caught:
-        work.run()
-    assert "1 of 3 scans failed" in str(caught.value.__cause__)
-    assert "broken.nii.gz" in str(caught.value.__cause__)
-    assert len(list(out.glob("*/*_recon.nii.gz"))) == 2
-    assert not (out / "broken").exists()
-
-
-def test_read_only_output_folder(phantoms, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RuntimeError) as caught:
-        workflow("train", [], "mri", phantoms, tmp_path / "file" / "out").initialize()
-    assert "output_dir: cannot write to" in str(caught.value.__cause__)
-
-
-def test_metadata_is_what_is_installed():
-    metadata = json.loads((CONFIGS / "metadata.json").read_text())
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    wanted = {"torch": metadata["pytorch_version"], "monai": metadata["monai_version"]}
-    wanted |= {"numpy": metadata["numpy_version"], **metadata["required_packages_version"]}
-    assert {name: pins[name] for name in wanted} == wanted

@@ -8,9 +8,11 @@ from xml.sax.saxutils import escape
 import pytest
 
 from disinr_monai.data.case import safe_name, unique_names
+from disinr_monai.data.simulate.phantoms import write_phantoms
 from tests.hostile import write_ct, write_mri
 from tests.output.test_report import Checker
 from tests.runs import infer, texts_of
+from tests.workflows import workflow
 
 SCRIPT = """"><script>alert('broken in')</script><img src=x onerror="alert(1)">'&"""
 PATHS = [
@@ -100,3 +102,25 @@ def test_the_run_store_keeps_hostile_texts_as_texts(tmp_path):
     assert _tree(tmp_path) >= {(tmp_path / "out" / "mlruns.db").relative_to(tmp_path)}
     assert {path.parts[0] for path in _tree(tmp_path)} == {"data", "out"}
     assert all(b"outside" not in name.encode() for name in texts_of(tmp_path / "out"))
+
+
+def test_one_bad_scan_does_not_stop_the_others(tmp_path):
+    folder = tmp_path / "mixed" / "mri"
+    write_phantoms(folder, "mri", n_subjects=2, size=32, seed=1)
+    (folder / "broken.nii.gz").write_bytes(b"not an image")
+    out = tmp_path / "out"
+    work = workflow("inference", ["ngp"], "mri", tmp_path / "mixed", out)
+    work.initialize()
+    with pytest.raises(RuntimeError) as caught:
+        work.run()
+    assert "1 of 3 scans failed" in str(caught.value.__cause__)
+    assert "broken.nii.gz" in str(caught.value.__cause__)
+    assert len(list(out.glob("*/*_recon.nii.gz"))) == 2
+    assert not (out / "broken").exists()
+
+
+def test_read_only_output_folder(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RuntimeError) as caught:
+        workflow("train", [], "mri", tmp_path, tmp_path / "file" / "out").initialize()
+    assert "output_dir: cannot write to" in str(caught.value.__cause__)

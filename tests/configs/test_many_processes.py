@@ -43,8 +43,8 @@ OPTIONS += ["--device", "cpu", *SMALL]
 
 def command(n_processes: int, phase: str, data: Path, out: Path, *more: str) -> list[str]:
     """A bundle command; without torchrun and overlay for ``n_processes`` 0."""
-    run = {"training": "train"}.get(phase, phase)
-    configs = [f"'configs/{run}.json'", "'configs/mri.json'"]
+    phases = {"training": ["train"], "evaluate": ["inference", "evaluate"]}.get(phase, [phase])
+    configs = [f"'configs/{name}.json'" for name in (*phases, "mri")]
     start = [sys.executable]
     if n_processes:
         configs.append(f"'configs/multi_gpu_{'train' if phase == 'training' else 'evaluate'}.json'")

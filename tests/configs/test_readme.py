@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from disinr_monai.data import AcquireCT, AcquireMRI, AcquirePET, list_cases
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.methods import MLEM
 from disinr_monai.networks import DisINR
+from disinr_monai.runtime.overrides import check_config, read_files
+from tests import runs
 from tests.configs.pages import block, blocks
 from tests.conftest import ROOT
 from tests.networks import test_contract as encoder_contract
@@ -28,6 +30,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ADDED_LATER: set[str] = set()
 MONAI_OPTIONS = {"config_file", "meta_file", "logging_file", "args_file", "run_id", "init_id", "final_id", "tracking"}
 PHASES = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
+CONFIGS = ROOT / "configs"
 
 
 def bundle_commands() -> list[tuple[str, Path, list[str]]]:
@@ -42,12 +45,19 @@ def bundle_commands() -> list[tuple[str, Path, list[str]]]:
     return found
 
 
-COMMANDS = bundle_commands()
+def described_commands() -> list[tuple[str, Path, list[str]]]:
+    """The command in the `_desc_` of every config."""
+    found = []
+    for path in sorted(CONFIGS.glob("*.json")):
+        text = json.loads(path.read_text()).get("_desc_", "")
+        if "-m monai.bundle run" in text:
+            words = shlex.split(text.partition("-m monai.bundle ")[2])
+            found.append((f"{path.name}-{words[1]}", path, words[1:]))
+    return found
 
 
-def top_level_keys(text: str) -> set[str]:
-    """The rule of `disinr_monai.bundle.check_overrides`."""
-    return {key.lstrip("+").split("::")[0].split("#")[0] for key in json.loads(text)}
+DESCRIBED = described_commands()
+COMMANDS = bundle_commands() + DESCRIBED
 
 
 def test_readme_shows_every_phase():
@@ -55,7 +65,7 @@ def test_readme_shows_every_phase():
 
 
 @pytest.mark.parametrize(("page", "words"), [c[1:] for c in COMMANDS], ids=[c[0] for c in COMMANDS])
-def test_bundle_command_is_valid(page, words):
+def test_bundle_command_is_valid(page, words, tmp_path):
     run_id, options = words[0], words[1:]
     names, values = options[::2], options[1::2]
     assert len(names) == len(values)
@@ -63,15 +73,27 @@ def test_bundle_command_is_valid(page, words):
     given = dict(zip([name.removeprefix("--") for name in names], values, strict=True))
     # Overlays that a page tells the reader to write count as files.
     written = dict(blocks(page, "json"))
-    texts = {}
+    files = []
     for name in ast.literal_eval(given["config_file"]):
         assert name in written or (ROOT / name).is_file(), f"{page.name}: {name} does not exist"
-        texts[name] = written.get(name) or (ROOT / name).read_text()
-    phase = json.loads(next(iter(texts.values())))
-    assert run_id in phase, f"{page.name}: {next(iter(texts))} does not define {run_id}"
-    known = set().union(*(top_level_keys(text) for text in texts.values()))
-    unknown = {key.split("#")[0] for key in given} - known - MONAI_OPTIONS
-    assert not unknown, f"{page.name}: {unknown} not in {list(texts)}"
+        files.append(str(ROOT / name))
+        if name in written:
+            files[-1] = str(tmp_path / Path(name).name)
+            Path(files[-1]).write_text(written[name])
+    parser = ConfigParser()
+    parser.read_config(files)
+    assert run_id in parser.config, f"{page.name}: no file of {files} defines {run_id}"
+    parser.update({key: runs.value(text) for key, text in given.items() if key not in MONAI_OPTIONS})
+    parser.parse()
+    check_config(parser.config, read_files(files))
+
+
+def test_every_config_shows_its_own_command():
+    """But for those that MONAI's federated client reads, which has no command line."""
+    without = {"metadata.json", "federated.json", "federated_filters.json"}
+    assert {path.name for _, path, _ in DESCRIBED} == {path.name for path in CONFIGS.glob("*.json")} - without
+    for name, path, words in DESCRIBED:
+        assert f"'configs/{path.name}'" in words[words.index("--config_file") + 1], name
 
 
 def test_links_of_the_readme_exist():
@@ -102,18 +124,21 @@ def documented_keys() -> dict[str, dict[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("name", [*PHASES, "ct", "pet"])
+@pytest.mark.parametrize("name", [*PHASES, "mri", "ct", "pet", "volume"])
 def test_config_page_has_every_simple_key_with_its_default(name):
     config = json.loads((ROOT / "configs" / f"{name}.json").read_text())
     documented = documented_keys()
     for key, value in config.items():
-        if isinstance(value, (dict, list)) or (isinstance(value, str) and value[:1] in ("$", "@", "%")):
+        is_open = isinstance(value, (dict, list)) or (isinstance(value, str) and value[:1] in ("$", "@", "%"))
+        if is_open or key == "_desc_" or "#" in key:
             continue
         assert key in documented, f"docs/configs.md: {key} of configs/{name}.json is missing"
-        own = [text for section, text in documented[key].items() if section.startswith(f"## {name.upper()}")]
-        overlays = ("## Volumes", "## PET")
-        general = [text for section, text in documented[key].items() if not section.startswith(overlays)]
-        for default in own if name in ("ct", "pet") else general[:1]:
+        titles = {"mri": "## MRI", "ct": "## CT", "pet": "## PET", "volume": "## Volumes"}
+        own = [text for section, text in documented[key].items() if section.startswith(titles.get(name, "-"))]
+        general = [
+            text for section, text in documented[key].items() if not section.startswith(("## Volumes", "## PET"))
+        ]
+        for default in own if name in titles else general[:1]:
             assert f"`{json.dumps(value)}`" in default, f"docs/configs.md: default of {key}"
 
 
@@ -209,7 +234,7 @@ def test_add_a_backbone(own_code, tmp_path, rng):
     overlay = json.loads((tmp_path / "configs" / "fourier_features.json").read_text())
     assert overlay["encoder"]["_target_"] == "fourier_features.FourierFeaturesEncoder"
     network = DisINR(module.FourierFeaturesEncoder, out_channels=2, n_subjects=2)
-    assert len(network.shared.state_dict()) == overlay["n_frozen"]
+    assert "points" not in network.shared.state_dict()
 
 
 def tracked_files() -> list[Path]:

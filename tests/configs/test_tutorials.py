@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import runpy
 import shlex
 import sys
@@ -13,16 +12,9 @@ from monai.bundle import run
 
 from tests.configs.pages import FENCE
 from tests.conftest import ROOT
+from tests.runs import value
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
-
-
-def value(text: str):
-    """A value of the command line as MONAI's (Fire) reads it."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def execute(command: str, monkeypatch) -> None:

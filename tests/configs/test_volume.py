@@ -14,8 +14,8 @@ from monai.bundle import ConfigWorkflow
 
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from tests.conftest import ROOT
+from tests.workflows import CONFIGS, PHASES
 
-CONFIGS = ROOT / "configs"
 # A small field: 24³ voxels need no more, and each run takes seconds.
 SMALL = {"encoder#log2_hashmap_size": 12, "encoder#n_levels": 5, "encoder#hidden_dim": 32, "encoder#out_dim": 32}
 AFFINE = np.array([[-1.0, 0.0, 0.0, 30.0], [0.0, 1.5, 0.0, -20.0], [0.0, 0.0, 3.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
@@ -42,7 +42,7 @@ def scans(tmp_path_factory):
 
 
 def run(phase: str, overlays: list[str], data: Path, out: Path, modality: str = "volume", **options) -> None:
-    names = [phase, modality, *overlays]
+    names = [*PHASES[phase], modality, *overlays]
     fixed = {"dataset_dir": str(data), "output_dir": str(out), "quiet": True, "bundle_root": str(ROOT), "device": "cpu"}
     if not any(name in ("siren", "nerf") for name in overlays) and modality == "volume":
         fixed |= SMALL

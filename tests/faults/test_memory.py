@@ -51,12 +51,12 @@ def test_other_errors_are_not_taken_for_it():
 
 
 def test_only_options_of_the_run_are_named():
-    training = {"modality": "mri", "max_epochs": 3, "image_size": 64, "batch_size": "4", "subjects_on_disk": False}
+    training = {"train": {}, "image_size": 64, "batch_size": "4", "slices_per_subject": 4, "subjects_on_disk": False}
     assert needs_less(training) == (
         "what needs less: a smaller --image_size (simulated scans), --batch_size 1, --slices_per_subject 1, "
         "--subjects_on_disk true"
     )
-    assert "--max_voxels" in needs_less({"modality": "volume"})
+    assert "--max_voxels" in needs_less({"max_voxels": 5})
     assert "--device cpu" in str(out_of_memory(torch.OutOfMemoryError(CUDA), "x"))
     assert needs_less({}) == "use a smaller image or a machine with more memory"
 

@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader
 from disinr_monai.fitting.prepare_batch import collate_cases, prepare_case
 from disinr_monai.handlers import SaveCases
 from disinr_monai.output.report import Report
-from disinr_monai.runtime.logs import collect_warnings
+from disinr_monai.runtime.run import RUN
 
 
 def evaluated(folder, cases, inferer, modality, caplog, network=None) -> tuple[list[dict], str, list[str]]:
     """Rows of metrics.csv, the report and the warnings of a run over cases."""
-    collect_warnings()
+    RUN.begin({})
     caplog.clear()
     report = Report(folder, "Title")
     with caplog.at_level(logging.WARNING, logger="disinr_monai"):

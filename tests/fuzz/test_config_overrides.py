@@ -25,7 +25,7 @@ CONFIGS = ROOT / "configs"
 PHASES = {
     "mri": ("inference", "mri", "ngp", "quick"),
     "ct": ("inference", "ct", "ngp", "quick"),
-    "evaluate": ("evaluate", "mri", "ngp", "quick"),
+    "evaluate": ("inference", "evaluate", "mri", "ngp", "quick"),
     "train": ("train", "mri", "quick"),
 }
 TINY = {"image_size": 24, "slices_per_subject": 1, "n_iterations": 2, "quiet": True}
@@ -206,11 +206,11 @@ def test_overrides_of_the_measurement_many(phantoms, limited):
         ({"image_size": 0}, "image_size: expected a whole number from 8 to 8192, found 0"),
         ({"image_size": 24.5}, "image_size: expected a whole number from 8 to 8192, found 24.5"),
         ({"loss::norm": "l3"}, "loss: MeasurementLoss: norm must be 'l1' or 'l2', found 'l3' (ValueError;"),
-        ({"loss::no_such": 1}, "unexpected keyword argument 'no_such' (TypeError;"),
+        ({"loss::no_such": 1}, "loss#no_such: MeasurementLoss takes no such option; did you mean 'loss#norm'?"),
         ({"tv_weight": "$1/0"}, "tv_weight: division by zero (ZeroDivisionError;"),
         ({"tv_weight": "@nothing"}, "@nothing` is not defined"),
         ({"evaluator::iteration_update": []}, "evaluator: [] is not a callable object (TypeError;"),
-        ({"acquire": {"a\nb": "$1/0"}}, "a b: division by zero (ZeroDivisionError;"),
+        ({"loss": {"a\nb": "$1/0"}}, "a b: division by zero (ZeroDivisionError;"),
         ({"lrr": 1}, "lrr: no such key in the configs of this run; did you mean 'lr'?"),
     ],
 )

@@ -39,12 +39,42 @@ def test_image_layout_and_batch():
     assert not torch.allclose(images[0], images[1])
 
 
-def test_equals_the_published_formula():
-    network = large_tables(DisINR(SMALL, out_channels=1))
+def test_the_published_formula():
+    network = large_tables(DisINR(SMALL, out_channels=1, n_subjects=2))
     flat = grid()[0].flatten(1).t()
-    features = torch.cat((network.shared["encoder"](flat), network.subjects[0](flat)), -1)
-    expected = network.shared["decoder"](features).t().reshape(1, 1, 5, 7)
-    torch.testing.assert_close(network(grid()), expected)
+    features = torch.cat((network.shared["encoder"](flat), network.subjects[1](flat)), -1)
+    expected = network.shared["decoder"](features)
+    assert torch.equal(network.formula(flat, 1), expected)
+    torch.testing.assert_close(network(grid(), 1), expected.t().reshape(1, 1, 5, 7))
+
+
+def test_a_matrix_product_less_is_the_same_image_and_gradient():
+    """`render` multiplies the encoder's last matrix with the decoder's first; the published formula is the same."""
+    network = large_tables(DisINR(SMALL, out_channels=2))
+    flat = grid()[0].flatten(1).t()
+    parameters = list(network.parameters())
+    images = [network.render(flat), network.formula(flat)]
+    torch.testing.assert_close(*images)
+    gradients = [torch.autograd.grad(image.square().sum(), parameters) for image in images]
+    for merged, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(merged, plain, rtol=1e-3, atol=1e-6 * float(plain.abs().max()) + 1e-7)
+
+
+def test_an_encoder_without_a_perceptron_at_its_end_is_rendered_too():
+    class Halved(torch.nn.Module):
+        """Not an encoder that the network can look into."""
+
+        def __init__(self, seed: int = 0) -> None:
+            super().__init__()
+            self.in_dim, self.out_dim = 2, 16
+            self.inner = SMALL(seed=seed)
+
+        def forward(self, points):
+            return self.inner(points) / 2
+
+    network = large_tables(DisINR(Halved, out_channels=1))
+    flat = grid()[0].flatten(1).t()
+    torch.testing.assert_close(network.render(flat), network.formula(flat))
 
 
 def test_first_coordinate_runs_along_the_first_axis():
@@ -73,6 +103,15 @@ def test_amp_changes_little():
     rounded = network(grid())
     assert not torch.equal(exact, rounded)
     assert (rounded - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+def test_a_module_from_outside_takes_part_in_amp_by_its_switch():
+    network = NaiveINR(SMALL, out_channels=1)
+    network.subjects[0].extra = torch.nn.Identity()
+    network.subjects[0].extra.amp = False
+    network.set_amp(True)
+    assert network.subjects[0].extra.amp is True
+    assert not hasattr(network, "amp")
 
 
 def test_naive_network_shares_nothing():

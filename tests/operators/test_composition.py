@@ -9,6 +9,7 @@ import torch
 
 from disinr_monai.methods import ConjugateGradient
 from disinr_monai.operators import Identity, PerFrame
+from disinr_monai.scan import Scan
 from tests.operators.helpers import fan_beam, frames_of_other_lines, non_cartesian, pet_projection, random_like
 
 
@@ -54,7 +55,7 @@ def test_frames_share_their_coil_maps_after_a_move(move):
 def test_frames_are_solved_together_as_apart():
     frames = frames_of_other_lines().double()
     truth = random_like(frames.domain_shape, False, 0)
-    together = ConjugateGradient(n_iterations=8).solve(frames, frames(truth), None)
+    together = ConjugateGradient(n_iterations=8).solve(Scan(frames, frames(truth)))
     assert together.shape == truth.shape
     assert torch.linalg.vector_norm(frames(together) - frames(truth)) < 0.05 * torch.linalg.vector_norm(frames(truth))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from disinr_monai.operators import Identity, LinearOperator, MultiCoilFourier
 from tests.operators.helpers import all_examples, fan_beam, measured, random_like, random_range
+from tests.problems import ct_case, mri_case
 
 every_operator = pytest.mark.parametrize("make", all_examples(), ids=lambda make: make.__name__)
 
@@ -88,3 +90,45 @@ def test_noise_of_a_composition_is_that_of_the_measurement():
     assert same.noise.energy(variance, weights) == beam.noise.energy(variance, weights)
     assert torch.equal(same.noise.image(variance), beam.noise.image(variance))
     assert torch.equal(same.noise.residual_image(values, weights), beam.noise.residual_image(values, weights))
+
+
+def test_mri_energy_is_the_mean_square():
+    case = mri_case()
+    operator, image = case["scan"].operator, torch.randn(2, 24, 20)
+    residual = operator(image) - case["scan"].measurement
+    expected = residual.abs().square().sum() / operator.n_measured
+    torch.testing.assert_close(operator.noise.residual_energy(residual), expected)
+
+
+def test_ct_energy_is_its_quadratic_form():
+    operator, generator = ct_case()["scan"].operator, torch.Generator().manual_seed(0)
+    residual = torch.randn(operator.range_shape, generator=generator)
+    weights = torch.rand(operator.range_shape, generator=generator) + 0.5
+    kernel = operator.ramp.sharpened(torch.eye(80))
+    torch.testing.assert_close(kernel, kernel.T, rtol=1e-3, atol=1e-5)
+    rows = (weights.sqrt() * residual)[0]
+    spacing = 3.0 / 2
+    expected = (rows * (rows @ kernel)).sum() * math.pi * spacing / 24 / (32 * 32 * 4.0)
+    torch.testing.assert_close(operator.noise.residual_energy(residual, weights), expected, rtol=1e-3, atol=0)
+    # Noise of unit variance, in the mean over many draws.
+    noise = torch.randn(2000, *operator.range_shape, generator=generator)
+    mean = torch.stack([operator.noise.residual_energy(n, weights) for n in noise[:400]]).mean()
+    assert operator.noise.energy(torch.ones(()), weights) == pytest.approx(float(mean), rel=0.05)
+
+
+def test_ct_energy_is_about_the_error_of_the_image():
+    operator = ct_case(n_views=90)["scan"].operator
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
+    smooth = torch.exp(-(rows**2 + columns**2) / 0.1)[None]
+    fine = smooth * torch.cos(6 * rows + 9 * columns)
+    for image in (smooth, fine):
+        assert float(operator.noise.residual_energy(operator(image))) == pytest.approx(
+            float(image.square().mean()), rel=0.3
+        )
+
+
+def test_noise_is_seen_in_rays_that_miss():
+    case = ct_case(n_views=48)
+    variance = case["scan"].operator.noise.variance(case["scan"].measurement, case["scan"].weights)
+    expected = 1 / (1e3 * torch.exp(-0.024 * case["scan"].operator(case["reference"]))) / 0.024**2
+    torch.testing.assert_close(variance, expected, rtol=0.2, atol=0)

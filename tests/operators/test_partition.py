@@ -10,6 +10,7 @@ import torch
 from disinr_monai.grid import voxel_centres
 from disinr_monai.operators import Identity, LinearOperator, NonCartesianFourier, PerFrame
 from tests.operators.helpers import all_examples, fan_beam, measured, random_like, random_range, scattered
+from tests.problems import ct_case, mri_case
 
 every_operator = pytest.mark.parametrize("make", all_examples(), ids=lambda make: make.__name__)
 
@@ -157,3 +158,29 @@ def test_an_operator_from_outside_needs_nothing():
     torch.testing.assert_close(part(image), select(operator(image)))
     assert operator.partition.subsets(3)[0][0] is operator
     assert float(operator.noise.residual_energy(image)) == pytest.approx(float(image.square().mean()))
+
+
+def test_mri_splits_keep_the_centre():
+    operator = mri_case()["scan"].operator
+    for index in range(10):
+        keep = operator.partition.training_split(index, torch.Generator().manual_seed(index))
+        assert keep[:, :, 7:13].all()
+
+
+def test_restriction_of_a_restriction():
+    operator = ct_case()["scan"].operator
+    keep = torch.zeros(operator.range_shape, dtype=torch.bool)
+    keep[:, 3:15] = True
+    part, select = operator.partition.restrict(keep)
+    inner, choose = part.partition.restrict(torch.arange(12)[None, :, None].expand(part.range_shape) % 3 == 1)
+    image = torch.randn(operator.domain_shape)
+    torch.testing.assert_close(inner(image), choose(select(operator(image))))
+    mask = torch.eye(4, dtype=torch.bool)[None]
+    masked = Identity((1, 4, 4)).masked(mask).masked(mask.logical_not().tril().logical_not())
+    assert masked.n_measured == 4
+    torch.testing.assert_close(masked(torch.ones(1, 4, 4)), torch.eye(4)[None])
+
+
+def test_ordered_subsets_are_alike():
+    parts = ct_case()["scan"].operator.partition.subsets(6)
+    assert [part.range_shape[1] for part, _ in parts] == [6, 6, 6, 6]

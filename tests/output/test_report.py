@@ -17,14 +17,14 @@ from disinr_monai.output.pictures import _plane
 from disinr_monai.output.report import Report, report
 from disinr_monai.output.report.charts import curve
 from disinr_monai.output.report.pixels import LEVELS, pack, png, quantise, smaller, windowed
-from disinr_monai.runtime.logs import collect_warnings
 from disinr_monai.runtime.names import Names
+from disinr_monai.runtime.run import RUN
 from tests.browser import open_page
 
 
 @pytest.fixture(autouse=True)
 def _no_warnings_of_other_tests():
-    collect_warnings()
+    RUN.begin({})
 
 
 HOSTILE = """"><script>document.title='broken in'</script><img src=x onerror="document.title='broken in'">'&"""
@@ -116,7 +116,7 @@ def test_the_page_is_one_well_formed_file_that_loads_nothing(tmp_path):
 def test_every_string_is_escaped(tmp_path, caplog):
     from disinr_monai.output.dicom import logger
 
-    collect_warnings()
+    RUN.begin({})
     logger.warning("careful: %s", HOSTILE)
     page = Report(tmp_path, HOSTILE, method=HOSTILE, settings={HOSTILE: HOSTILE}, seed=0)
     page.add_case(
@@ -125,7 +125,7 @@ def test_every_string_is_escaped(tmp_path, caplog):
         info={HOSTILE: HOSTILE},
     )  # fmt: skip
     text = write(page, failures=[HOSTILE])
-    collect_warnings()
+    RUN.begin({})
     checker = checked(text)
     assert checker.scripts == 1
     assert "<script>document" not in text

@@ -6,7 +6,7 @@ import pytest
 
 from disinr_monai.data import SkipFailed
 from disinr_monai.errors import InputError
-from disinr_monai.runtime.names import Anonymize, Names
+from disinr_monai.runtime.names import Names
 
 CASES = [
     {"name": "Doe_John_s001", "subject": "Doe_John", "path": "/scans/ward 7/Doe_John.nii.gz", "slice": 1},
@@ -85,11 +85,11 @@ def test_a_case_is_renamed_after_it_was_measured():
         seen.append(case["name"])
         return {"name": case["name"], "subject": case["subject"], "info": {"source": "Doe_John.nii.gz", "slice": 1}}
 
-    case = Anonymize(names())(SkipFailed(acquire)(CASES[0]))
+    case = names()(SkipFailed(acquire)(CASES[0]))
     assert seen == ["Doe_John_s001"]  # noise and coils go by it
     read = {"slice": 1, "read_as": "read as unknown format"}
     assert (case["name"], case["subject"], case["info"]) == ("case-001", "subject-001", read)
-    same = Anonymize(names(None))(SkipFailed(acquire)(CASES[0]))
+    same = names(None)(SkipFailed(acquire)(CASES[0]))
     assert same["name"] == "Doe_John_s001"
 
 
@@ -97,5 +97,5 @@ def test_the_reason_of_a_failure_is_renamed_too():
     def acquire(case):
         raise InputError(f"{case['path']}: expected k-space, found none")
 
-    case = Anonymize(names())(SkipFailed(acquire)(CASES[0]))
+    case = names()(SkipFailed(acquire)(CASES[0]))
     assert case["error"] == "case-001: expected k-space, found none"

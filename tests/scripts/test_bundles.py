@@ -19,10 +19,10 @@ from disinr_monai.checkpoints.released import load_shared, read_checkpoint
 from disinr_monai.data import list_cases
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.errors import InputError
-from tests.bundles import builder, schema
+from tests.bundles import schema, script
 from tests.conftest import ROOT
 
-BUILD = builder()
+BUILD = script("build_bundle")
 NAMES = BUILD.bundle_names()
 CT = "sparse_view_ct_disinr_reconstruction"
 WITH_WEIGHTS = [name for name in NAMES if BUILD.read_recipe(name)["weights"]]
@@ -30,7 +30,7 @@ WITH_WEIGHTS = [name for name in NAMES if BUILD.read_recipe(name)["weights"]]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """The CT bundle: its modality is not the one that the phases of the repository default to."""
+    """The CT bundle: its modality is merged into every phase."""
     folder = tmp_path_factory.mktemp("bundles")
     BUILD.build(CT, folder)
     return folder / CT
@@ -66,6 +66,14 @@ def test_metadata_says_what_the_zoo_asks_for(name):
         assert values["psnr_std"] >= 0
 
 
+def test_metadata_is_what_is_installed():
+    metadata = json.loads((ROOT / "configs" / "metadata.json").read_text())
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    wanted = {"torch": metadata["pytorch_version"], "monai": metadata["monai_version"]}
+    wanted |= {"numpy": metadata["numpy_version"], **metadata["required_packages_version"]}
+    assert {name: pins[name] for name in wanted} == wanted
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_files_of_a_bundle(name):
     folder = BUILD.SOURCES / name
@@ -81,12 +89,12 @@ def test_files_of_a_bundle(name):
 def test_a_phase_alone_is_the_phase_with_its_overlay(name):
     recipe = BUILD.read_recipe(name)
     merged = BUILD.merged_configs(recipe)
-    for phase in BUILD.PHASES:
+    for phase, parts in BUILD.PHASES.items():
         alone = dict(merged[phase])
         for key, value in alone.pop("displayable_configs", {}).items():
             assert alone[key] == f"@displayable_configs#{key}"
             alone[key] = value
-        files = [str(ROOT / "configs" / f"{part}.json") for part in (phase, *recipe["overlays"])]
+        files = [str(ROOT / "configs" / f"{part}.json") for part in (*parts, *recipe["overlays"])]
         assert alone == ConfigParser.load_config_files(files)
         assert alone["modality"] == recipe["modality"]
     modalities = {c["modality"] for c in merged.values() if "modality" in c}

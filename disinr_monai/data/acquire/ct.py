@@ -102,7 +102,7 @@ class AcquireCT(AcquireProjections):
             angles=np.arange(self.n_views) * (2 * np.pi / self.n_views),
             **self.scanner,
         )
-        measurement, weights, noise_info = simulate_fan_beam(
+        measurement, weights, noise = simulate_fan_beam(
             fine,
             replace(geometry, image_shape=fine.shape, pixel_spacing=spacing / factor),
             photons=self.photons,
@@ -111,7 +111,7 @@ class AcquireCT(AcquireProjections):
         )
         operator = FanBeam(geometry)
         info = {
-            **noise_info,
+            **noise,
             **source.info,
             "simulated": True,
             "n_views": self.n_views,
@@ -139,7 +139,7 @@ def scan_case(case: Mapping[str, Any], scan: Mapping[str, Any]) -> dict[str, Any
     unit = scan["geometry"].pixel_spacing
     geometry = scan["geometry"].in_units_of(unit)
     operator = _OPERATORS[type(geometry)](geometry)
-    scale = image_attenuation(scan["water_attenuation"]) * unit
+    scale = image_attenuation(scan["settings"]["water_attenuation"]) * unit
     measurement = torch.from_numpy(scan["projections"]).reshape(operator.range_shape) / scale
     info = dict(scan["settings"])
     info |= {"format": scan.get("format", "hdf5_sinogram"), "simulated": False, "n_views": operator.range_shape[1]}

@@ -11,15 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from disinr_monai.data.readers.checks import (
-    NO_AFFINE,
-    as_text,
-    finite_number,
-    image_affine,
-    image_sizes,
-    positive_number,
-    view_angles,
-)
+from disinr_monai.data.readers import checks
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_small
 from disinr_monai.errors import InputError
 from disinr_monai.operators import ParallelGeometry
@@ -105,7 +97,7 @@ def _axes_of(
     if isinstance(axes, (list, tuple)):  # what the command line makes of a,b
         axes = ",".join(map(str, axes))
     text = axes or file[key].attrs.get("axes", file.attrs.get("axes", _DEFAULT_AXES[len(shape)]))
-    order = [part.strip() for part in as_text(text).split(",")]
+    order = [part.strip() for part in checks.as_text(text).split(",")]
     if sorted(order) != sorted(_DEFAULT_AXES[len(shape)].split(",")):
         raise InputError(
             f"{path}: `sinogram_axes` must name the {len(shape)} axes of `{key}`, e.g. {_DEFAULT_AXES[len(shape)]}, "
@@ -129,12 +121,7 @@ def _plane_of(
         if plane is None or not 0 <= plane < own[order.index("plane")]:
             raise InputError(f"{path}: expected a plane from 0 to {own[order.index('plane')] - 1}, found {plane}")
         data = data[tuple(plane if axis == "plane" else slice(None) for axis in order)]
-    array = np.asarray(data[()])
-    if array.dtype.kind not in "iuf":
-        raise InputError(f"{path}: `{key}` must be real, found {array.dtype}")
-    array = np.broadcast_to(array.astype(np.float32), flat_shape)
-    if not np.isfinite(array).all():
-        raise InputError(f"{path}: `{key}` must be finite, found {int((~np.isfinite(array)).sum())} NaN or infinite")
+    array = np.broadcast_to(checks.finite_array(np.asarray(data[()]), key, str(path)), flat_shape)
     return np.array(array if flat_order == ["view", "bin"] else array.T, order="C")
 
 
@@ -212,18 +199,18 @@ def pet_geometry(
         raise InputError(
             f"{path}: expected `bin_spacing` (mm) as attribute or dataset, found none; give it with --bin_spacing"
         )
-    bin_spacing = positive_number(values, "bin_spacing", path)
+    bin_spacing = checks.positive_number(values, "bin_spacing", path)
     if "angles" in file:
-        angles = view_angles(file["angles"], n_views, path)
+        angles = checks.view_angles(file["angles"], n_views, path)
     else:
         angles = np.arange(n_views) * (math.radians(options["arc"]) / n_views)
         assumed.append(f"{n_views} views evenly over {options['arc']:g} degrees (arc)")
-    spacing = positive_number({"pixel_spacing": bin_spacing, **values}, "pixel_spacing", path)
+    spacing = checks.positive_number({"pixel_spacing": bin_spacing, **values}, "pixel_spacing", path)
     side = max(math.ceil(n_bins * bin_spacing / spacing - 1e-6), 2)
-    image_shape = image_sizes(file["image_shape"], "H, W", path) if "image_shape" in file else (side, side)
+    image_shape = checks.image_sizes(file["image_shape"], "H, W", path) if "image_shape" in file else (side, side)
     if "fwhm" not in values:
         assumed.append("no blur (fwhm)")
-    unverified = [] if "affine" in file else [NO_AFFINE]
+    unverified = [] if "affine" in file else [checks.NO_AFFINE]
     if scan == "emission" and "calibration" not in file:
         unverified.append("scale (no calibration; the image is in counts per mm)")
     if scan == "transmission" and "blank_scale" not in values:
@@ -235,12 +222,12 @@ def pet_geometry(
             angles=angles,
             n_detectors=n_bins,
             detector_spacing=bin_spacing,
-            detector_offset=finite_number(file, "bin_offset", path),
+            detector_offset=checks.finite_number(file, "bin_offset", path),
         ),
-        fwhm=positive_number({"fwhm": 0.0, **values}, "fwhm", path, zero=True),
-        calibration=positive_number({"calibration": 1.0, **file}, "calibration", path, "number"),
-        blank_scale=positive_number({"blank_scale": 1.0, **values}, "blank_scale", path, "number"),
-        affine=image_affine(file, spacing, image_shape, path),
+        fwhm=checks.positive_number({"fwhm": 0.0, **values}, "fwhm", path, zero=True),
+        calibration=checks.positive_number({"calibration": 1.0, **file}, "calibration", path, "number"),
+        blank_scale=checks.positive_number({"blank_scale": 1.0, **values}, "blank_scale", path, "number"),
+        affine=checks.image_affine(file, spacing, image_shape, path),
         assumed=assumed,
         unverified=unverified,
     )

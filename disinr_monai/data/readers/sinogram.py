@@ -10,16 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from disinr_monai.data.readers.checks import (
-    NO_AFFINE,
-    as_floats,
-    as_text,
-    finite_number,
-    image_affine,
-    image_sizes,
-    positive_number,
-    view_angles,
-)
+from disinr_monai.data.readers import checks
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_small
 from disinr_monai.errors import InputError
 from disinr_monai.operators import ConeGeometry, FanGeometry, ParallelGeometry
@@ -55,10 +46,10 @@ def our_names(values: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(values)
     for other, (ours, factor) in _OTHER_NAMES.items():
         if other in result and ours not in result:
-            result[ours] = as_floats(result[other]) * factor
+            result[ours] = checks.as_floats(result[other]) * factor
     if "distance_source_detector_mm" in result and "source_distance" in result:
-        total = as_floats(result["distance_source_detector_mm"])
-        result.setdefault("detector_distance", total - as_floats(result["source_distance"]))
+        total = checks.as_floats(result["distance_source_detector_mm"])
+        result.setdefault("detector_distance", total - checks.as_floats(result["source_distance"]))
     return result
 
 
@@ -80,9 +71,9 @@ def checked_scan(
         given: what the user says; stronger than the file.
 
     Returns:
-        ``projections`` float32; ``geometry``, which the operator takes; ``water_attenuation``; ``affine``;
-        ``settings``, the numbers of :data:`SETTINGS` for the record, with ``beam``, one of :data:`KINDS`; and
-        ``unverified``, what had to be assumed about orientation and scale.
+        ``projections`` float32; ``geometry``, which the operator takes; ``affine``; ``settings``, the other values of
+        :data:`SETTINGS` that apply, and ``beam``, one of :data:`KINDS`; ``unverified``, assumptions about orientation
+        and scale.
 
     Raises:
         InputError: NaN, constant, missing or impossible values.
@@ -92,7 +83,7 @@ def checked_scan(
     if unknown:
         raise InputError(f"ct_geometry: expected {', '.join(SETTINGS)}, found {', '.join(unknown)}")
     values = {**values, **given}
-    beam = as_text(values.get("geometry", "fan_flat"))
+    beam = checks.as_text(values.get("geometry", "fan_flat"))
     if beam not in KINDS:
         raise InputError(f"{path}: `geometry` must be one of {', '.join(KINDS)}, found {beam!r}")
     n_axes = 3 if beam == "cone" else 2
@@ -107,30 +98,32 @@ def checked_scan(
             f"{path}: expected the geometry {', '.join(missing)} as attribute or dataset, found only "
             f"{sorted(map(str, values)) or 'none'}; add it, or give --ct_geometry \"{{'{missing[0]}': ...}}\""
         )
-    projections = _finite(projections, path)
-    lengths = {"detector_spacing": positive_number(values, "detector_spacing", path)}
+    projections = checks.finite_array(projections, "sinogram", path)
+    if projections.size == 0 or projections.min() == projections.max():
+        raise InputError(f"{path}: `sinogram` must hold a measurement, found the same value everywhere or no value")
+    lengths = {
+        key: checks.positive_number(values, key, path, zero=key == "detector_distance")
+        for key in required
+        if key != "angles"
+    }
     if beam == "cone":
         key = "detector_spacing_v" if "detector_spacing_v" in values else "detector_spacing"
-        lengths["detector_spacing_v"] = positive_number(values, key, path)
-    if beam != "parallel":
-        lengths["source_distance"] = positive_number(values, "source_distance", path)
-        lengths["detector_distance"] = positive_number(values, "detector_distance", path, zero=True)
+        lengths["detector_spacing_v"] = checks.positive_number(values, key, path)
     for key in _OFFSETS if beam == "cone" else _OFFSETS[:2]:
-        lengths[key] = finite_number(values, key, path)
-    angles = view_angles(values["angles"], projections.shape[0], path)
+        lengths[key] = checks.finite_number(values, key, path)
+    angles = checks.view_angles(values["angles"], projections.shape[0], path)
     image_shape, lengths["pixel_spacing"] = _grid(values, lengths, projections.shape, image_size, path)
-    affine = image_affine(values, lengths["pixel_spacing"], image_shape, path)
+    affine = checks.image_affine(values, lengths["pixel_spacing"], image_shape, path)
     defaults = {"water_attenuation": WATER_ATTENUATION}
-    water = positive_number(defaults | values, "water_attenuation", path, "number (per mm)")
+    water = checks.positive_number(defaults | values, "water_attenuation", path, "number (per mm)")
     settings = {**lengths, "image_shape": image_shape, "water_attenuation": water, "beam": beam}
     assumed = {
-        "affine": NO_AFFINE,
+        "affine": checks.NO_AFFINE,
         "water_attenuation": f"scale in HU (no water_attenuation; {WATER_ATTENUATION} per mm assumed)",
     }
     return {
         "projections": projections,
         "geometry": _geometry_of(beam, {"angles": angles, "image_shape": image_shape, **lengths}, projections, path),
-        "water_attenuation": water,
         "affine": affine,
         "settings": settings,
         "unverified": [text for key, text in assumed.items() if key not in values],
@@ -152,18 +145,6 @@ def _geometry_of(
         raise InputError(f"{path}: this CT geometry cannot be measured: {error}") from error
 
 
-def _finite(projections: NDArray, path: str) -> NDArray[np.float32]:
-    if projections.dtype.kind not in "iuf":
-        raise InputError(f"{path}: `sinogram` must be real, found {projections.dtype}")
-    projections = projections.astype(np.float32)
-    if not np.isfinite(projections).all():
-        n_bad = int((~np.isfinite(projections)).sum())
-        raise InputError(f"{path}: `sinogram` must be finite, found {n_bad} NaN or infinite values")
-    if projections.size == 0 or projections.min() == projections.max():
-        raise InputError(f"{path}: `sinogram` must hold a measurement, found the same value everywhere or no value")
-    return projections
-
-
 def _grid(
     values: Mapping[str, Any], lengths: Mapping[str, float], shape: tuple[int, ...], image_size: int, path: str
 ) -> tuple[tuple[int, ...], float]:
@@ -172,9 +153,9 @@ def _grid(
     if "source_distance" in lengths:
         near = lengths["source_distance"] / (lengths["source_distance"] + lengths["detector_distance"])
     view = shape[-1] * lengths["detector_spacing"] * near
-    spacing = positive_number(values, "pixel_spacing", path) if "pixel_spacing" in values else None
+    spacing = checks.positive_number(values, "pixel_spacing", path) if "pixel_spacing" in values else None
     if "image_shape" in values:
-        image_shape = image_sizes(values["image_shape"], "H, W, D" if len(shape) == 3 else "H, W", path)
+        image_shape = checks.image_sizes(values["image_shape"], "H, W, D" if len(shape) == 3 else "H, W", path)
         return image_shape, spacing or view / max(image_shape[:2])
     side = image_size if spacing is None else max(round(view / spacing), 2)
     spacing = spacing or view / side
@@ -253,7 +234,7 @@ def _dataset(file: Any, path: str | Path) -> Any:
 
 
 def _is_cone(values: Mapping[str, Any]) -> bool:
-    return as_text(values.get("geometry", "")) == "cone"
+    return checks.as_text(values.get("geometry", "")) == "cone"
 
 
 def _n_scans(shape: tuple[int, ...], values: Mapping[str, Any]) -> int:

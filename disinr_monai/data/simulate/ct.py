@@ -42,7 +42,7 @@ def simulate_fan_beam(
 
     Returns:
         measurement ``(1, n_views, n_detectors)`` in mm; weights of the same shape, the inverse variances
-        :math:`n^2 / (n + σ^2)` with mean 1 (``None`` without noise); a dictionary of the settings.
+        :math:`n^2 / (n + σ^2)` with mean 1 (``None`` without noise); with noise, ``rays_without_counts``.
 
     Raises:
         ValueError: the slice does not fit the geometry, has values that are not finite, a number is negative, the
@@ -67,19 +67,12 @@ def simulate_fan_beam(
     if image.any() and not integrals.any():
         raise ValueError("simulate_fan_beam: no ray meets the object with these lengths")
     intensity = torch.exp(-CT_ATTENUATION * integrals.double()).unflatten(-1, (-1, geometry.n_subrays)).mean(-1)
-    info = {
-        "simulated": "fan_beam",
-        "photons": float(photons),
-        "electronic_noise": float(electronic_noise) if photons else 0.0,
-        "seed": int(seed),
-        "n_views": len(geometry.angles),
-    }
     if not photons:
-        return (-torch.log(intensity) / CT_ATTENUATION).float()[None], None, info
+        return (-torch.log(intensity) / CT_ATTENUATION).float()[None], None, {}
     generator = np.random.default_rng(seed)
     counts = generator.poisson(photons * intensity.numpy()) + generator.normal(0, electronic_noise, intensity.shape)
     # Fewer than one count has no logarithm worth having.
-    info["rays_without_counts"] = int((counts < 1).sum())
+    info = {"rays_without_counts": int((counts < 1).sum())}
     counts = torch.from_numpy(np.maximum(counts, 1))
     measurement = -torch.log(counts / photons) / CT_ATTENUATION
     weights = counts**2 / (counts + electronic_noise**2)

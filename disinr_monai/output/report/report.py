@@ -18,8 +18,8 @@ from disinr_monai.output.report import blocks
 from disinr_monai.output.report.charts import curve
 from disinr_monai.output.report.figures import pictures_of
 from disinr_monai.runtime.files import atomic_path
-from disinr_monai.runtime.logs import collected_warnings
 from disinr_monai.runtime.names import Names
+from disinr_monai.runtime.run import RUN
 from disinr_monai.runtime.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class Report:
         command = " ".join(sys.argv)
         settings = self.names.settings(self.settings) if hidden else self.settings
         reasons = [self.names.text(reason) if hidden else reason for reason in failures]
-        warnings = [self.names.text(text) if hidden else text for text in collected_warnings()]
+        warnings = [self.names.text(text) if hidden else text for text in RUN.warnings()]
         warnings = [text for text in warnings if text not in reasons]
         state = "" if finished else " · still running when this page was written"
         subtitle = f"{self._n_cases} case{'s' * (self._n_cases > 1)} · " if self._n_cases else ""

@@ -39,7 +39,7 @@ def test_a_sinogram_file_with_its_geometry(write_hdf5):
     scan = read_sinogram(write_hdf5(sinogram=_sinogram(), attributes=GEOMETRY))
     np.testing.assert_array_equal(scan["projections"], _sinogram())
     assert scan["geometry"].image_shape == (20, 24)
-    assert scan["water_attenuation"] == 0.02
+    assert scan["settings"]["water_attenuation"] == 0.02
     # The middle of the image is on the rotation axis.
     np.testing.assert_allclose(scan["affine"] @ [9.5, 11.5, 0, 1], [0, 0, 0, 1])
     datasets = {**GEOMETRY, "sinogram": _sinogram()[None], "affine": np.diag([2.0, 2, 2, 1])}

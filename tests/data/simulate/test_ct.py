@@ -57,7 +57,7 @@ def test_disc_has_its_analytic_integrals():
     measurement, weights, info = simulate_fan_beam(disc_hu(), replace(SLICE, n_subrays=3), photons=0)
     assert measurement.shape == (1, 5, 60)
     assert weights is None
-    assert info["photons"] == 0
+    assert info == {}
     error = measurement[0].numpy() - disc_chords()
     assert np.sqrt((error**2).mean()) < 0.15
     assert np.abs(error).max() < 1.2

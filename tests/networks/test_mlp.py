@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from disinr_monai.networks import MLP, DisINR, HashGridEncoder, fused_mlp
-from tests.networks.test_disinr import SMALL, grid, large_tables
+from disinr_monai.networks import MLP, HashGridEncoder, mlp
+from disinr_monai.networks.mlp import fused_mlp
 
 
 def layer_by_layer(features, weights, added, at):
@@ -34,11 +34,11 @@ def problem(seed: int = 0, n: int = 700):
 @pytest.mark.parametrize("block", [64, 8192])
 @pytest.mark.parametrize("with_added", [True, False])
 def test_value_and_gradients_are_those_of_the_layers(block, with_added, monkeypatch):
-    monkeypatch.setattr(fused_mlp, "BLOCK", block)
+    monkeypatch.setattr(mlp, "BLOCK", block)
     features, weights, added, gradient = problem()
     added = added if with_added else None
     leaves = [t.requires_grad_() for t in (features, *weights, *([added] if with_added else []))]
-    fused = fused_mlp.fused_mlp(features, weights, added, at=1)
+    fused = fused_mlp(features, weights, added, at=1)
     expected = layer_by_layer(features, weights, added, 1)
     torch.testing.assert_close(fused.double(), expected, rtol=5e-3, atol=0.1)
     got = torch.autograd.grad(fused, leaves, gradient)
@@ -51,7 +51,7 @@ def test_value_and_gradients_are_those_of_the_layers(block, with_added, monkeypa
 def test_only_what_is_asked_for_gets_a_gradient():
     features, weights, added, gradient = problem()
     weights[2].requires_grad_()
-    out = fused_mlp.fused_mlp(features, weights, added, at=1)
+    out = fused_mlp(features, weights, added, at=1)
     (only,) = torch.autograd.grad(out, [weights[2]], gradient)
     weights = [w.detach() for w in weights]
     weights[2].requires_grad_()
@@ -59,45 +59,10 @@ def test_only_what_is_asked_for_gets_a_gradient():
     assert (only - expected).norm() < 0.01 * expected.norm()
 
 
-def layers_of(network: DisINR, flat: torch.Tensor) -> torch.Tensor:
-    """The decoder on both encoders' features side by side, as the equation says."""
-    features = torch.cat((network.shared["encoder"](flat), network.subjects[0](flat)), dim=-1)
-    return network.shared["decoder"](features)
-
-
-def test_a_matrix_product_less_is_the_same_image_and_gradient():
-    """`render` multiplies the encoder's last matrix with the decoder's first; layer by layer it is the same."""
-    network = large_tables(DisINR(SMALL, out_channels=2))
-    flat = grid()[0].flatten(1).t()
-    parameters = list(network.parameters())
-    images = [network.render(flat), layers_of(network, flat)]
-    torch.testing.assert_close(*images)
-    gradients = [torch.autograd.grad(image.square().sum(), parameters) for image in images]
-    for merged, plain in zip(*gradients, strict=True):
-        torch.testing.assert_close(merged, plain, rtol=1e-3, atol=1e-6 * float(plain.abs().max()) + 1e-7)
-
-
-def test_an_encoder_without_a_perceptron_at_its_end_is_rendered_too():
-    class Halved(torch.nn.Module):
-        """Not an encoder that the network can look into."""
-
-        def __init__(self, seed: int = 0) -> None:
-            super().__init__()
-            self.in_dim, self.out_dim = 2, 16
-            self.inner = SMALL(seed=seed)
-
-        def forward(self, points):
-            return self.inner(points) / 2
-
-    network = large_tables(DisINR(Halved, out_channels=1))
-    flat = grid()[0].flatten(1).t()
-    torch.testing.assert_close(network.render(flat), layers_of(network, flat))
-
-
 def test_the_float32_switch_gives_second_derivatives():
-    mlp = MLP(3, 2, hidden_dim=8)
+    network = MLP(3, 2, hidden_dim=8)
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    (first,) = torch.autograd.grad(mlp(x).square().sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad(network(x).square().sum(), x, create_graph=True)
     assert torch.autograd.grad(first.sum(), x)[0].abs().sum() > 0
 
 
