@@ -3,9 +3,10 @@ from __future__ import annotations
 import atexit
 import gc
 
+from disinr_monai.runtime.command_line import find_config
 from disinr_monai.runtime.distributed import start_distributed
 from disinr_monai.runtime.memory import keep_freed_memory
-from disinr_monai.runtime.overrides import check_config, find_config
+from disinr_monai.runtime.overrides import check_config
 from disinr_monai.runtime.run import RUN
 from disinr_monai.runtime.shown_errors import install_excepthook
 

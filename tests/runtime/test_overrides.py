@@ -9,7 +9,8 @@ import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 
 from disinr_monai.errors import InputError
-from disinr_monai.runtime.overrides import check_config, hyper_parameters, known_keys, read_files
+from disinr_monai.runtime.config_files import check_order, read_files
+from disinr_monai.runtime.overrides import check_config, hyper_parameters, known_keys
 from disinr_monai.runtime.run import RUN
 from tests.bundles import script
 from tests.workflows import CONFIGS, config_files
@@ -29,7 +30,9 @@ def merged(*names: str, **overrides) -> ConfigParser:
 
 
 def check(*names: str, **overrides) -> None:
-    check_config(merged(*names, **overrides).config, read_files(config_files(*names)))
+    files = read_files(config_files(*names))
+    check_order(files)
+    check_config(merged(*names, **overrides).config, files)
 
 
 def by_command_line(files: list[str], **options) -> None:
