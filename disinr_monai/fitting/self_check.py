@@ -119,12 +119,12 @@ logger = logging.getLogger(__name__)
 
 
 class SelfCheck:
-    """Collect what a result is to be marked with.
+    """Collect the warnings of a result.
 
-    * what its method found itself (``marks``: a scan out of the prior's domain, early stopping that never set in);
+    * what its method found itself (a scan out of the prior's domain, early stopping that never set in);
     * a residual that noise does not explain (:func:`~disinr_monai.fitting.self_check.poor_fit`);
     * orientation, lengths or scale that the file does not hold (``info["unverified"]``). All scans of a folder mostly
-      lack the same, so each of these is a warning only once a run, and a mark on every case.
+      lack the same, so each of these is logged only once a run; the tables have it for every case.
     """
 
     def __init__(self) -> None:
@@ -135,18 +135,20 @@ class SelfCheck:
         self._told.clear()
 
     def __call__(self, case: Mapping[str, Any], inferer: Any) -> list[str]:
-        """The marks of a case that ``inferer`` has just reconstructed; those that are new are logged."""
-        marks = list(inferer.marks)
+        """Return the warnings of a case that ``inferer`` has just reconstructed; those that are new are logged."""
+        warnings = list(inferer.warnings)
         misfit = poor_fit(inferer.residual) if inferer.residual is not None and inferer.fits_data else ""
         if misfit:
-            marks.append(misfit)
+            warnings.append(misfit)
             logger.warning("%s: %s", case["name"], misfit)
         for lacking in case["info"].get("unverified", ()):
-            marks.append(f"not verified: {lacking}")
+            warnings.append(f"not verified: {lacking}")
             if lacking not in self._told:
                 self._told.add(lacking)
-                logger.warning("%s: not verified: %s (said once; the report marks every case)", case["name"], lacking)
-        return marks
+                logger.warning(
+                    "%s: not verified: %s (said once; the report has it for every case)", case["name"], lacking
+                )
+        return warnings
 
 
 LEAST_FALL = 0.02

@@ -36,7 +36,7 @@ class SaveCases:
 
     In ``output_dir``: ``NAME/NAME_recon.nii.gz`` (float32, the source's affine; HU for CT, magnitude for MRI),
     ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error), ``metrics.csv`` (one row a case and
-    method; ``fallback`` 1 where the guard gave a classical image; ``marks`` of the self-check,
+    method; ``fallback`` 1 where the guard gave a classical image; ``warnings`` of the self-check,
     :class:`~disinr_monai.fitting.self_check.SelfCheck`) and ``report.html``. A case that failed leaves no
     folder and is reported at the end, after all others have been written.
 
@@ -125,8 +125,8 @@ class SaveCases:
         logger.info("%s (%s): %s", case["name"], info.get("source", "-"), info.get("read_as", "-"))
         image = torch.as_tensor(prediction)[0].detach()
         rows = [table_row(case, self.method, image, seconds, self.inferer, self.modality)]
-        marks = self._check(case, self.inferer)
-        rows[0] |= {"marks": "; ".join(marks)} if marks else {}
+        warnings = self._check(case, self.inferer)
+        rows[0] |= {"warnings": "; ".join(warnings)} if warnings else {}
         history = list(self.inferer.history)
         images: dict[str, Tensor] = {}
         for other in self._compare(case):
@@ -149,7 +149,7 @@ class SaveCases:
         self._add("pictures", picture)
         write_metrics(self._own_table(), self.rows)
         if self.report is not None:
-            self._report(case, rows, images, history, marks)
+            self._report(case, rows, images, history, warnings)
 
     def _output(self, case: dict[str, Any], image: Tensor) -> tuple[Tensor, np.ndarray] | None:
         """Image and affine at ``output_spacing``, if it is given."""
@@ -164,7 +164,7 @@ class SaveCases:
         rows: list[dict[str, Any]],
         images: dict[str, Tensor],
         history: list[dict[str, float]],
-        marks: list[str],
+        warnings: list[str],
     ) -> None:
         hounsfield = case.get("units", self._facts.units) == "HU"
         self.report.add_case(
@@ -178,7 +178,7 @@ class SaveCases:
             units="HU" if hounsfield else "",
             history=history,
             info=case["info"],
-            marks=marks,
+            warnings=warnings,
         )
         self.report.write_now_and_then(summary=summarise(self.rows), failures=self.failures)
 

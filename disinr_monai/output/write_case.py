@@ -18,7 +18,7 @@ from disinr_monai.runtime.files import atomic_path, prepare_output_dir, staged_f
 
 
 class CaseWriter:
-    """Write ``output_dir/NAME/``: it appears whole, or not at all.
+    """Write the files of a case into ``output_dir/NAME/``: all of them, or none.
 
     Args:
         output_dir: folder of the results.
@@ -41,17 +41,14 @@ class CaseWriter:
         self.save_complex, self.save_numpy, self.dicom = save_complex, save_numpy, dicom
 
     def physical(self, case: Mapping[str, Any], image: Tensor) -> np.ndarray:
-        """A network image in the units that are saved."""
+        """Convert a network image to the units that are saved."""
         scale = case["image_scale"] * case.get("output_scale", 1.0)
         physical = self.facts.physical(image.detach().cpu().float(), scale) + case.get("output_offset", 0.0)
         return np.asarray(physical, dtype=np.float32)
 
     def reference(self, case: Mapping[str, Any]) -> np.ndarray | None:
-        """The reference in the same units; None if there is none."""
-        if "reference" not in case:
-            return None
-        physical = self.facts.physical(case["reference"].cpu().float(), case.get("output_scale", 1.0))
-        return np.asarray(physical + case.get("output_offset", 0.0))
+        """Convert the reference of a case to the same units; None if there is none."""
+        return self.physical({**case, "image_scale": 1.0}, case["reference"]) if "reference" in case else None
 
     def write(
         self,
@@ -112,7 +109,7 @@ class CaseWriter:
 
 
 def view_affine(case: Mapping[str, Any]) -> np.ndarray | None:
-    """The affine, if it says how the patient lay."""
+    """The affine for the radiological view; None where the position of the patient is unknown."""
     unknown = "unknown" in str(case["info"].get("geometry", ""))
     return None if unknown else np.asarray(case["affine"], dtype=float)
 

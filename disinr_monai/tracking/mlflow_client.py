@@ -1,4 +1,4 @@
-"""From messages, which are plain data, to calls of MLflow. Each may be sent again: a second time changes nothing."""
+"""Translation of messages (plain data) to idempotent MLflow calls: sending one again changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 METRICS_PER_CALL, _PARAMS_PER_CALL = 1000, 100  # MLflow's limits for one log_batch call
-_NOT_FOR_GOOD = (401, 408, 425, 429)  # not logged in, timeout, too early, too many
+_TEMPORARY = (401, 408, 425, 429)  # not logged in, timeout, too early, too many
 
 Message = dict[str, Any]
 RunIds = tuple[str, str]
@@ -52,7 +52,7 @@ class Client:
         self._client: Any = None
 
     def find_or_make(self, opening: Message) -> RunIds:
-        """Identifiers of a run, which is there already if it was made and the answer was lost.
+        """Find the run of an opening, or make it: it exists already if the answer to its creation was lost.
 
         Args:
             opening: its ``experiment``, ``name``, ``stamp`` (part of the name that no other run has) and ``when``.
@@ -66,10 +66,10 @@ class Client:
         return experiment_id, client.create_run(experiment_id, started, run_name=opening["name"]).info.run_id
 
     def send(self, ids: RunIds, message: Message) -> None:
-        """Make the calls for one message.
+        """Send one message.
 
         Raises:
-            Exception: of MLflow or below it; :func:`is_refusal` says whether to try again.
+            Exception: of MLflow, its database or the network; :func:`is_refusal` says whether a retry is useless.
         """
         from mlflow.entities import Metric, Param, RunTag
 
@@ -136,7 +136,7 @@ class Client:
 
 
 def _start_database(path: Path) -> None:
-    """Copy an empty database of the installed MLflow, made once a machine: MLflow needs six seconds to make one."""
+    """Copy a cached empty database of the installed MLflow version, as making one takes six seconds."""
     import mlflow
 
     try:
@@ -159,9 +159,9 @@ def _start_database(path: Path) -> None:
 def log_methods(
     client: Any, experiment_id: str, parent_id: str, rows: list[dict[str, Any]], tags: Mapping[str, str], when: float
 ) -> None:
-    """Log one MLflow run for each method under one parent, with the same metric names, so that runs can be compared.
+    """Log one MLflow run for each method under one parent, with equal metric names for comparison.
 
-    Runs that are already there are completed, not made again: an earlier call may have failed half-way.
+    Existing runs of an earlier call that failed half-way are completed, not made again.
 
     Args:
         client: ``mlflow.MlflowClient``.
@@ -191,7 +191,7 @@ def log_methods(
 
 
 def _log_metrics(client: Any, run_id: str, metrics: list[Any]) -> None:
-    """Log in as few calls as MLflow allows; if it refuses some, log all others before its refusal is raised."""
+    """Log metrics in as few calls as MLflow allows; the valid ones are logged before a rejection is raised."""
     refusal = None
     parts = [metrics[first : first + METRICS_PER_CALL] for first in range(0, len(metrics), METRICS_PER_CALL)]
     while parts:
@@ -209,7 +209,7 @@ def _log_metrics(client: Any, run_id: str, metrics: list[Any]) -> None:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the store will never take this message, however often it is sent."""
+    """Whether an error is a final rejection of the message, which a retry cannot change."""
     import requests
     import sqlalchemy
     from mlflow.exceptions import MlflowException
@@ -221,9 +221,9 @@ def is_refusal(error: Exception) -> bool:
         code = error.response.status_code
     else:
         return not isinstance(error, (OSError, sqlite3.Error, sqlalchemy.exc.SQLAlchemyError))
-    return 400 <= code < 500 and code not in _NOT_FOR_GOOD
+    return 400 <= code < 500 and code not in _TEMPORARY
 
 
 def without_secrets(uri: str) -> str:
-    """An address without user, password and query, as it may be shown and kept."""
+    """Remove user, password and query from an address."""
     return re.sub(r"(?<=://)[^/@]*@", "", uri).partition("?")[0]

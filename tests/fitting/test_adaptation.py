@@ -113,11 +113,11 @@ def test_a_fit_that_diverges_goes_back_and_says_so(monkeypatch, damage):
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=400, lr=5e-3, check_every=10, quiet=True)
     image = inferer(case["points"][None], small_network(), case=case)
     assert not inferer.error
-    assert any("went back to iteration 30 with half the learning rate" in mark for mark in inferer.marks)
+    assert any("went back to iteration 30 with half the learning rate" in text for text in inferer.warnings)
     monkeypatch.setattr(torch.optim.Adam, "step", step)
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=400, lr=5e-3, check_every=10, quiet=True)
     sound = inferer(case["points"][None], small_network(), case=case)
-    assert not inferer.marks
+    assert not inferer.warnings
     assert psnr(image, case) > psnr(sound, case) - 1.5
     record("divergence in adaptation (NaN, exploding loss)", 1, 1, "iterations since the last look")
 
@@ -128,5 +128,5 @@ def test_a_scan_of_nothing_is_no_divergence():
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=60, lr=1e-2, check_every=5, quiet=True)
     image = inferer(case["points"][None], small_network(), case=case)
     assert not inferer.error
-    assert not any("diverged" in mark for mark in inferer.marks)
+    assert not any("diverged" in text for text in inferer.warnings)
     assert float(image.abs().max()) < 1

@@ -1,4 +1,4 @@
-"""Pieces of the page. Every text goes through :func:`html.escape`: names and headers are untrusted."""
+"""HTML elements of the report. Every text goes through :func:`html.escape`: names and headers are untrusted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLANES = ("axial", "coronal", "sagittal")
 
 
 def row_table(caption: str, rows: Sequence[Mapping[str, Any]], ours: str, has_cases: bool = False) -> str:
-    """Methods and their numbers, without empty columns; with ``has_cases`` each row links to its picture."""
+    """Table of methods and their metrics, without empty columns; with ``has_cases`` each row links to its picture."""
     columns = {key: column for key, column in METRICS.items() if any(key in row for row in rows)}
     head = "".join(f'<th scope="col">{title}</th>' for title, _ in columns.values())
     first = '<th scope="col">case</th>' * has_cases + '<th scope="col">method</th>'
@@ -62,14 +62,8 @@ def messages(kind: str, title: str, texts: Iterable[str]) -> str:
     return box if items else ""
 
 
-def marks(texts: Iterable[str]) -> str:
-    """What a case is marked with, each as a badge; nothing for a case without."""
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f'<ul class="marks" aria-label="Self-check">{items}</ul>' if items else ""
-
-
 def figure(title: str, note: str, alt: str, source: str, role: str, size: tuple[int, int], pixels: str = "") -> str:
-    """A still picture, with the values that the script shows in its place."""
+    """Still picture of a panel, with the packed values that the script shows in its place."""
     data = f' data-pixels="{pixels}"' if pixels else ""
     return (
         f'<figure data-role="{role}"{data}>'
@@ -80,7 +74,7 @@ def figure(title: str, note: str, alt: str, source: str, role: str, size: tuple[
 
 
 def controls(number: int, low: float, high: float, window: tuple[float, float], units: str, is_volume: bool) -> str:
-    """Sliders of one case; shown by the script once they work."""
+    """Sliders and menus of one case; hidden until the script runs."""
     step = (high - low) / 1000
     level, width = window
     parts = []
