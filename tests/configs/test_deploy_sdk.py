@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.bundles import builder
+from tests.bundles import script
 
 operator = pytest.importorskip(
     "monai.deploy.operators.monai_bundle_inference_operator", reason="MONAI Deploy SDK", exc_type=ImportError
 )
-BUILD = builder()
+BUILD = script("build_bundle")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from disinr_monai.checkpoints.released import MIN_PERSONS_FOR_MEAN, read_checkpoint
 from disinr_monai.data.simulate.phantoms import write_phantoms
-from tests.bundles import builder
+from tests.bundles import script
 from tests.conftest import ROOT
 
 RELEASED = sorted((ROOT / "models").glob("*.pt"))
@@ -70,7 +70,7 @@ def test_released_weights_name_nobody(path):
 
 
 def test_built_bundles_name_nobody(tmp_path):
-    build = builder()
+    build = script("build_bundle")
     for name in build.bundle_names():
         files = sorted(p for p in build.assemble(name, tmp_path).rglob("*") if p.is_file())
         assert not {p.suffix for p in files} & {".nii", ".gz", ".h5", ".dcm", ".npy", ".npz", ".csv", ".db"}
