@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,14 +15,12 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from disinr_monai.data import AcquireCT, AcquireMRI, AcquirePET, list_cases
-from disinr_monai.data.readers.reader import READERS
-from disinr_monai.data.simulate.mri import simulate_kspace
-from disinr_monai.data.simulate.phantoms import brain_phantom, write_phantoms
-from disinr_monai.errors import InputError
+from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.methods import MLEM
 from disinr_monai.networks import DisINR
 from disinr_monai.runtime.overrides import check_config, read_files
 from tests import runs
+from tests.configs.pages import block, blocks
 from tests.conftest import ROOT
 from tests.networks import test_contract as encoder_contract
 from tests.operators import helpers
@@ -37,17 +31,6 @@ ADDED_LATER: set[str] = set()
 MONAI_OPTIONS = {"config_file", "meta_file", "logging_file", "args_file", "run_id", "init_id", "final_id", "tracking"}
 PHASES = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
 CONFIGS = ROOT / "configs"
-FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def blocks(page: Path, language: str) -> list[tuple[str, str]]:
-    """Title and text of every fenced block of one language."""
-    return [(title, text) for kind, title, text in FENCE.findall(page.read_text()) if kind == language]
-
-
-def block(page: str, title: str, language: str = "python") -> str:
-    (text,) = (text for name, text in blocks(ROOT / "docs" / page, language) if name == title)
-    return text
 
 
 def bundle_commands() -> list[tuple[str, Path, list[str]]]:
@@ -200,25 +183,6 @@ def test_ismrmrd_example(tmp_path, monkeypatch):
     np.testing.assert_allclose(measured["affine"].numpy() @ [48, 48, 0, 1], [0, 0, 40, 1], atol=1e-4)
 
 
-@pytest.fixture
-def own_code(tmp_path, monkeypatch):
-    """A folder with the configs and, importable, the files that a page tells the reader to write."""
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    monkeypatch.syspath_prepend(tmp_path)
-    modules = []
-
-    def write(page: str, module: str):
-        (tmp_path / f"{module}.py").write_text(block(page, f"{module}.py"))
-        (tmp_path / "configs" / f"{module}.json").write_text(block(page, f"configs/{module}.json", "json"))
-        modules.append(module)
-        importlib.invalidate_caches()
-        return importlib.import_module(module)
-
-    yield write
-    for module in modules:
-        sys.modules.pop(module, None)
-
-
 def test_add_an_operator(own_code, tmp_path, monkeypatch):
     module = own_code("how-to/add-an-operator.md", "blur")
     monkeypatch.setattr(helpers, "EXAMPLE_OPERATORS", {})
@@ -253,39 +217,6 @@ def test_add_an_operator(own_code, tmp_path, monkeypatch):
     workflow.finalize()
     rows = (tmp_path / "out" / "metrics.csv").read_text().splitlines()
     assert [row.split(",")[2] for row in rows[1:]] == ["ngp", "tv"]
-
-
-def test_add_a_file_format(own_code, tmp_path):
-    scan = simulate_kspace(brain_phantom(32, np.random.default_rng(0)), n_coils=3)
-    folder = tmp_path / "new"
-    folder.mkdir()
-    np.savez(folder / "scan.npz", kspace=np.stack([scan.kspace] * 3), voxel_mm=[2.0, 2.0, 5.0])
-    with pytest.raises(InputError, match=r"found 1 others \(.npz\)"):
-        list_cases(folder, "mri")
-    with mock.patch.dict(READERS):
-        own_code("how-to/add-a-file-format.md", "npz_kspace")
-        assert READERS["npz_kspace"].name == "NumPy k-space"
-        np.savez(tmp_path / "other.npz", image=np.ones(3))
-        with pytest.raises(InputError, match=r"other\.npz: expected `kspace` in a \.npz file"):
-            list_cases(tmp_path / "other.npz", "mri")
-        workflow = ConfigWorkflow(
-            [str(tmp_path / "configs" / f"{name}.json") for name in ("inference", "mri", "ngp", "npz_kspace")],
-            workflow_type="infer",
-            logging_file=False,
-            dataset_dir=str(folder),
-            output_dir=str(tmp_path / "out"),
-            acs=12,
-            slices_per_subject=2,
-            n_iterations=2,
-            device="cpu",
-            quiet=True,
-        )
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
-    rows = (tmp_path / "out" / "metrics.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows[1:]] == ["scan_s001", "scan_s002"]
-    assert "read as NumPy k-space" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_add_a_backbone(own_code, tmp_path, rng):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import run
 
-from tests.configs.test_readme import FENCE
+from tests.configs.pages import FENCE
 from tests.conftest import ROOT
 from tests.runs import value
 
