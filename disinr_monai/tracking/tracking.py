@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.utils import CommonKeys
 
 from disinr_monai.errors import InputError
 from disinr_monai.output.tables import summarise
 from disinr_monai.runtime.distributed import rank
 from disinr_monai.runtime.names import Names
+from disinr_monai.runtime.progress import current_loss
 from disinr_monai.runtime.versions import versions
 from disinr_monai.tracking.journal import Delivery
 from disinr_monai.tracking.mlflow_client import Message, without_secrets
@@ -111,9 +111,7 @@ class Tracking:
         return wall + time.monotonic() - start
 
     def _loss(self, engine: Engine) -> None:
-        output = engine.state.output
-        if isinstance(output, dict) and CommonKeys.LOSS in output:
-            loss = torch.as_tensor(output[CommonKeys.LOSS]).detach()
+        if (loss := current_loss(engine)) is not None:
             self._losses.append((loss, engine.state.iteration, self._now()))
             if len(self._losses) >= 100:
                 self._send_losses()

@@ -46,7 +46,6 @@ def fill(page: Report, name="case", reference=True, shape=(24, 20), **more) -> N
         {"direct inverse": image(shape, 1), "disinr": image(shape, 2)},
         reference=image(shape, 3) if reference else None,
         affine=AFFINE,
-        window=(-200.0, 1200.0),
         units="HU",
         history=more.pop("history", [{"iteration": i, "loss": 1 / i} for i in (25, 50, 75)]),
         **more,

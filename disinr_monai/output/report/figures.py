@@ -16,13 +16,7 @@ LONGEST_VOLUME_SIDE, LONGEST_SIDE = 128, 512
 
 
 def pictures_of(
-    number: int,
-    name: str,
-    panels: Mapping[str, NDArray],
-    reference: NDArray | None,
-    affine: NDArray | None,
-    window: tuple[float, float] | None,
-    units: str,
+    number: int, name: str, panels: Mapping[str, NDArray], reference: NDArray | None, affine: NDArray | None, units: str
 ) -> tuple[str, str]:
     """Attributes of the row of case ``number``, and its controls and figures.
 
@@ -38,10 +32,8 @@ def pictures_of(
     judge = images.get("reference", images[result])
     low, high = float(min(judge.min(), images[result].min())), float(max(judge.max(), images[result].max()))
     high = high if high > low else low + 1.0
-    if window is None:
-        top = max(float(np.percentile(judge, 99.9)), low + 1e-3 * (high - low))
-        window = (low + top) / 2, top - low
-    level, width = window
+    top = max(float(np.percentile(judge, 99.9)), low + 1e-3 * (high - low))
+    level, width = window = blocks.CT_WINDOWS["whole range"] if units == "HU" else ((low + top) / 2, top - low)
     low, high = min(low, level - width / 2), max(high, level + width / 2)
 
     figures = []

@@ -74,7 +74,6 @@ class Report:
         *,
         reference: NDArray | None = None,
         affine: NDArray | None = None,
-        window: tuple[float, float] | None = None,
         units: str = "",
         history: Sequence[Mapping[str, float]] = (),
         info: Mapping[str, Any] | None = None,
@@ -89,15 +88,14 @@ class Report:
             panels: images by title, ``(H, W)`` or ``(X, Y, Z)``, all of one shape; the last is the result.
             reference: reference image in the same units.
             affine: 4x4, RAS mm, for the radiological view; None shows the arrays as they are stored.
-            window: level and width at first.
-            units: of the values.
+            units: of the values; HU start with the window of the metrics.
             history: of the inferer.
             info: how it was read and made.
             warnings: of the self-check; shown above the pictures.
         """
         self._n_cases += 1
         if self._bytes < PICTURE_BYTES:
-            attributes, pictures = pictures_of(self._n_cases, name, panels, reference, affine, window, units)
+            attributes, pictures = pictures_of(self._n_cases, name, panels, reference, affine, units)
             boxed = blocks.messages("warnings", "Self-check", warnings)
             fragment = (
                 f'<article aria-labelledby="case{self._n_cases}"{attributes}>'
