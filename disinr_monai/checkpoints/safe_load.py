@@ -78,7 +78,7 @@ def prior_facts(info: dict[str, Any], part: str) -> dict[str, Any]:
 
 
 def tensor_damage(state: Any) -> str:
-    """Why ``state`` is no plain dictionary of tensors by name with finite values; empty if it is."""
+    """Describe why ``state`` is no dictionary of finite tensors by name; empty if it is."""
     if not isinstance(state, Mapping):
         return f"expected tensors by name, found {type(state).__name__}"
     for name, value in state.items():
@@ -90,7 +90,7 @@ def tensor_damage(state: Any) -> str:
 
 
 def _tensors_damage(state: Any, name: str = "content") -> str:
-    """Why a tensor anywhere within ``state`` is not dense, or larger than what the file holds; else empty."""
+    """Describe a tensor within ``state`` that is not dense or larger than the file; empty if there is none."""
     if isinstance(state, Tensor):
         if state.layout != torch.strided or state.device.type != "cpu" or state.dtype not in _DTYPES:
             return f"{name} is not a plain tensor ({state.dtype}, {state.layout}, {state.device.type})"
@@ -104,7 +104,7 @@ def _tensors_damage(state: Any, name: str = "content") -> str:
 
 
 def _archive_damage(path: Path) -> str:
-    """Why the archive is not as PyTorch writes it; empty if it is.
+    """Describe a difference from archives that PyTorch writes; empty if there is none.
 
     PyTorch ignores the checksums of its archives, so a flipped bit would silently become a wrong weight, and unpacks
     compressed members, which it never writes, to any size they announce.

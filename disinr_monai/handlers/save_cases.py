@@ -139,7 +139,7 @@ class SaveCases:
         images = {titles.get(name, name): panel for name, panel in images.items()}
         panels = {title: to_display(panel, self.modality, case["image_scale"]) for title, panel in images.items()}
         try:
-            picture = self._files.write(case, image, panels, self._output(case, image))
+            picture = self._files.write(case, *self._output(case, image), panels)
         except InputError as error:
             self._fail(str(error))
             return
@@ -150,8 +150,6 @@ class SaveCases:
         if self.report is not None:
             is_hu = case.get("units", self._facts.units) == "HU"
             self.report.add_case(
-                case["name"],
-                case["subject"],
                 rows,
                 {title: self._files.physical(case, image) for title, image in images.items()},
                 reference=self._files.reference(case),
@@ -163,11 +161,12 @@ class SaveCases:
             )
             self.report.write_now_and_then(summary=summarise(self.rows), failures=self.failures)
 
-    def _output(self, case: dict[str, Any], image: Tensor) -> tuple[Tensor, np.ndarray] | None:
-        """Image and affine at ``output_spacing``, if it is given."""
+    def _output(self, case: dict[str, Any], image: Tensor) -> tuple[Tensor, np.ndarray]:
+        """Image and affine that are saved: at ``output_spacing``, if it is given."""
+        affine = np.asarray(case["affine"], dtype=float)
         if self.output_spacing is None:
-            return None
-        points, affine = output_grid(image.shape[1:], np.asarray(case["affine"], dtype=float), self.output_spacing)
+            return image, affine
+        points, affine = output_grid(image.shape[1:], affine, self.output_spacing)
         return self.inferer.at(points.to(image.device), image), affine
 
     def _fail(self, reason: str) -> None:

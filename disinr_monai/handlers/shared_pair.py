@@ -13,7 +13,7 @@ from disinr_monai.runtime.versions import versions
 
 
 class FreezeShared:
-    """Freeze the shared pair during a run and prove afterwards that not one bit of it changed.
+    """Freeze the shared pair during a run and verify afterwards that no bit of it changed.
 
     Args:
         network: network with a ``shared`` part, which is empty for a network that shares nothing.

@@ -1,4 +1,4 @@
-"""The one definition of every image metric, used by evaluation, benchmarks, reports and tests."""
+"""Image metrics of evaluation, benchmarks, reports and tests."""
 
 from __future__ import annotations
 

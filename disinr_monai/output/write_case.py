@@ -50,26 +50,19 @@ class CaseWriter:
         """Convert the reference of a case to the same units; None if there is none."""
         return self.physical({**case, "image_scale": 1.0}, case["reference"]) if "reference" in case else None
 
-    def write(
-        self,
-        case: Mapping[str, Any],
-        image: Tensor,
-        panels: Mapping[str, Tensor],
-        output: tuple[Tensor, np.ndarray] | None = None,
-    ) -> Path:
+    def write(self, case: Mapping[str, Any], image: Tensor, affine: np.ndarray, panels: Mapping[str, Tensor]) -> Path:
         """Write all files of a case and return its picture.
 
         Args:
             case: the measured case.
             image: network image ``(C, *S)``.
+            affine: of the image, RAS mm; another one than that of the case on another grid.
             panels: display images by title.
-            output: image and affine to save, if not those of the case.
 
         Raises:
             InputError: the folder cannot be written, or the image does not fit DICOM.
         """
         name = case["name"]
-        image, affine = output if output is not None else (image, np.asarray(case["affine"], dtype=float))
         physical = self.physical(case, image)
         prepare_output_dir(self.output_dir)
         with staged_folder(self.output_dir / name, own=(f"{name}_recon*", f"dicom/{name}*.dcm")) as folder:

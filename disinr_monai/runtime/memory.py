@@ -20,24 +20,18 @@ from disinr_monai.runtime.run import RUN
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory() -> None:
     """Let the C library keep large freed blocks instead of returning them to the system at once.
 
     Every iteration frees and allocates the same tensors of tens of MB. By default glibc maps each one anew and the
     kernel clears its pages: a quarter of the time of an adaptation iteration on a CPU (50,000 page faults). The process
     keeps its peak memory until it ends. Does nothing where the C library is another one.
-
-    Returns:
-        Whether the setting was made.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28))
-    return all(mallopt(key, value) == 1 for key, value in settings)
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+            for key, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28)):
+                mallopt(key, value)
 
 
 def return_freed_memory() -> None:

@@ -28,7 +28,7 @@ Known = dict[str, list[Any]]
 
 
 def find_config() -> tuple[dict[str, Any], Files]:
-    """Config of the workflow that is being initialised, and its files as they are, in their order.
+    """Find the config of the workflow that is being initialised, and the content of its files in their order.
 
     MONAI evaluates config expressions without telling them which config they belong to, and merges files and command
     line before anything of ours runs; the calling frames are the only place where both are still known. A workflow
@@ -52,7 +52,7 @@ def find_config() -> tuple[dict[str, Any], Files]:
 
 
 def read_files(files: Iterable[str | Path]) -> Files:
-    """Content of config files by path."""
+    """Read config files, by path."""
     from monai.bundle import ConfigParser
 
     return {str(file): ConfigParser.load_config_file(file) for file in files}
@@ -89,7 +89,7 @@ def check_config(config: Mapping[str, Any], files: Files) -> None:
 
 
 def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Every node of a config with its id, groups and lists before their members."""
+    """Iterate over the nodes of a config by id, groups and lists before their members."""
     yield name, value
     members = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for key, item in members:
@@ -219,7 +219,7 @@ def _short(value: Any) -> str:
 
 
 def as_bool(value: Any) -> bool:
-    """True or False from JSON or from the command line, which hands ``true`` and ``false`` over as text.
+    """Convert true or false from JSON or from the command line, where they are text.
 
     Raises:
         InputError: anything else.
@@ -231,7 +231,7 @@ def as_bool(value: Any) -> bool:
 
 
 def known_keys(files: Iterable[str | Path]) -> set[str]:
-    """Every top-level key of the merged config files that a run of them reads."""
+    """Top-level keys of the merged config files that a run of them reads."""
     from monai.bundle import ConfigParser
 
     config = ConfigParser.load_config_files([str(file) for file in files])

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,6 @@ class Client:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-        self._client: Any = None
 
     def find_or_make(self, opening: Message) -> RunIds:
         """Find the run of an opening, or make it: it exists already if the answer to its creation was lost.
@@ -57,13 +57,13 @@ class Client:
         Args:
             opening: its ``experiment``, ``name``, ``stamp`` (part of the name that no other run has) and ``when``.
         """
-        client = self._connected()
         experiment_id = self._experiment(opening["experiment"])
-        for run in client.search_runs([experiment_id], f"attributes.run_name LIKE '%{opening['stamp']}'"):
+        for run in self.client.search_runs([experiment_id], f"attributes.run_name LIKE '%{opening['stamp']}'"):
             if run.info.run_name == opening["name"]:
                 return experiment_id, run.info.run_id
         started = int(opening["when"] * 1000)
-        return experiment_id, client.create_run(experiment_id, started, run_name=opening["name"]).info.run_id
+        run = self.client.create_run(experiment_id, started, run_name=opening["name"])
+        return experiment_id, run.info.run_id
 
     def send(self, ids: RunIds, message: Message) -> None:
         """Send one message.
@@ -73,7 +73,7 @@ class Client:
         """
         from mlflow.entities import Metric, Param, RunTag
 
-        client, (experiment_id, run_id), kind = self._connected(), ids, message["kind"]
+        client, (experiment_id, run_id), kind = self.client, ids, message["kind"]
         if kind == "open":
             client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in message["tags"].items()])
             params = [Param(key.replace("#", ".")[:250], str(value)[:6000]) for key, value in message["params"].items()]
@@ -99,9 +99,9 @@ class Client:
         else:
             raise ValueError(f"no such message: {kind!r}")
 
-    def _connected(self) -> Any:
-        if self._client is not None:
-            return self._client
+    @cached_property
+    def client(self) -> Any:
+        """MLflow's client, made when it is first used."""
         import mlflow
         from mlflow.telemetry import set_telemetry_client
 
@@ -120,16 +120,15 @@ class Client:
             # MLflow tries seven times, which takes minutes, and a request that is sent twice could make two runs.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-        self._client = mlflow.MlflowClient(tracking_uri=self.uri)
-        return self._client
+        return mlflow.MlflowClient(tracking_uri=self.uri)
 
     def _experiment(self, name: str) -> str:
         location = None if self._database is None else (self._database.parent / "mlruns").resolve().as_uri()
-        found = self._client.get_experiment_by_name(name)
+        found = self.client.get_experiment_by_name(name)
         try:
-            return found.experiment_id if found else self._client.create_experiment(name, artifact_location=location)
+            return found.experiment_id if found else self.client.create_experiment(name, artifact_location=location)
         except Exception:
-            found = self._client.get_experiment_by_name(name)  # somebody else was quicker
+            found = self.client.get_experiment_by_name(name)  # another process was faster
             if found is None:
                 raise
             return found.experiment_id

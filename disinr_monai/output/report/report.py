@@ -60,15 +60,13 @@ class Report:
     def start(self) -> None:
         """Start an empty report."""
         self._fragments: list[str] = []
-        self._rows: list[dict[str, Any]] = []  # of the cases without pictures
+        self._rows: list[Mapping[str, Any]] = []  # of the cases without pictures
         self._n_cases, self._bytes = 0, 0
         self._curves = ""
         self._written, self._cost, self._began = 0.0, 0.0, time.time()
 
     def add_case(
         self,
-        name: str,
-        subject: str,
         rows: Sequence[Mapping[str, Any]],
         panels: Mapping[str, NDArray],
         *,
@@ -82,9 +80,7 @@ class Report:
         """Add a case.
 
         Args:
-            name: of the case.
-            subject: whose.
-            rows: its rows of ``metrics.csv``.
+            rows: its rows of ``metrics.csv``, with name of case and subject.
             panels: images by title, ``(H, W)`` or ``(X, Y, Z)``, all of one shape; the last is the result.
             reference: reference image in the same units.
             affine: 4x4, RAS mm, for the radiological view; None shows the arrays as they are stored.
@@ -93,6 +89,7 @@ class Report:
             info: how it was read and made.
             warnings: of the self-check; shown above the pictures.
         """
+        name, subject = rows[0]["case"], rows[0]["subject"]
         self._n_cases += 1
         if self._bytes < PICTURE_BYTES:
             attributes, pictures = pictures_of(self._n_cases, name, panels, reference, affine, units)
@@ -106,7 +103,7 @@ class Report:
             if self._bytes <= PICTURE_BYTES:
                 self._fragments.append(fragment)
                 return
-        self._rows += [{**row, "case": name} for row in rows]
+        self._rows += rows
 
     def add_losses(self, steps: Sequence[float], losses: Sequence[float]) -> None:
         """Plot the loss of a pre-training, instead of cases."""
