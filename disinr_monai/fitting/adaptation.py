@@ -151,7 +151,7 @@ class AdaptationInferer(CaseInferer):
             return field.render(flat, prepared).t().reshape(shape) if whole else field.image(grid)
 
     def at(self, points: Tensor, image: Tensor) -> Tensor:
-        """The fitted field itself at other points; ``image`` is what it gave on the grid."""
+        """Evaluate the fitted field at other points; ``image``, its values on the grid, is not used."""
         expand_grids(self.fitted)
         return self.fitted.image(points)
 

@@ -46,7 +46,7 @@ class CaseInferer(Inferer):
     def __call__(
         self, inputs: Tensor | None, network: nn.Module | None = None, *, case: dict[str, Any]
     ) -> Tensor | None:
-        """Image ``(1, C, *S)`` for points ``(1, D, *S)``, or None where ``error`` says why."""
+        """Reconstruct the image ``(1, C, *S)`` at points ``(1, D, *S)``; None on failure, see ``error``."""
         self.iterations_run, self.history, self.case_name = 0, [], str(case["name"])
         self.residual, self.marks = None, []
         self.error = case.get("error", "")

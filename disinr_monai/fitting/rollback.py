@@ -1,9 +1,9 @@
-"""A fit that loses its way goes back to where it was sound."""
+"""Return of a diverged fit or training to its last sound weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,15 +14,23 @@ from disinr_monai.errors import InputError
 _EXPLODED = 100.0
 
 
+def go_back(optimizer: Optimizer, restore: Callable[[], None]) -> None:
+    """Restore earlier weights and optimiser state, and halve the present learning rate."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    restore()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate / 2
+
+
 class Rollback:
-    """Keeps the weights of the last look at which the loss was sound, and goes back to them when it is not.
+    """Keep the weights of the last look at which the loss was sound, and go back to them when it is not.
 
     Sound is finite and below a hundred times the first loss, or below 100 where the first was less than 1: losses are
     of the size of the image, which is about 1, and a scan of nothing begins at nearly 0. Going back starts Adam's
     moments afresh and halves the learning rate.
 
     Args:
-        parameters: what is fitted.
+        parameters: the fitted ones.
         optimizer: of them.
         limit: times to go back.
     """
@@ -42,7 +50,7 @@ class Rollback:
             iteration: its number.
 
         Returns:
-            What was done in words, if it went back; else nothing.
+            A warning if it went back, else nothing.
 
         Raises:
             InputError: the first loss is not finite, or it has gone back ``limit`` times.
@@ -58,17 +66,17 @@ class Rollback:
                 "weights and the operator for NaN and infinity"
             )
         self.count += 1
-        known, weights = self._sound
         if self.count > self.limit:
             raise InputError(
                 f"the fit diverged {self.count} times, last in iteration {iteration} (loss {loss:g}); give a smaller lr"
             )
-        for parameter, weight in zip(self.parameters, weights, strict=True):
+        go_back(self.optimizer, self._restore)
+        return (
+            f"the fit diverged (loss {loss:g} in iteration {iteration}) and went back to iteration {self._sound[0]} "
+            "with half the learning rate"
+        )
+
+    def _restore(self) -> None:
+        for parameter, weight in zip(self.parameters, self._sound[1], strict=True):
             parameter.copy_(weight)
         self.optimizer.state.clear()
-        for group in self.optimizer.param_groups:
-            group["lr"] *= 0.5
-        return (
-            f"the fit diverged (loss {loss:g} in iteration {iteration}) and went back to iteration {known} with half "
-            "the learning rate"
-        )

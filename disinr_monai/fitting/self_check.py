@@ -20,7 +20,7 @@ COUNTS_UNEXPLAINED, COUNTS_STRUCTURED, COUNTS_SCATTERED = 0.03, 0.15, 1.3
 
 @dataclass(frozen=True)
 class Residual:
-    """How an image fits the measurement that it was made from.
+    """Fit of an image to the measurement that it was made from.
 
     Attributes:
         kind: what was compared: ``"k-space"``, ``"integrals"``, ``"counts"``, or ``"samples"`` of the image itself, of
@@ -73,7 +73,7 @@ def measure_residual(scan: Scan, image: Tensor) -> Residual:
 
 
 def poor_fit(residual: Residual) -> str:
-    """What to say of a residual that noise does not explain; empty if it does, or if that cannot be told."""
+    """Describe a residual that noise does not explain; empty if it does or if the noise is unknown."""
     left = f"{100 * residual.unexplained:.2g} % of the measurement"
     if residual.kind == "k-space":
         # Unknown noise (NaN) is no excuse.
@@ -119,7 +119,7 @@ logger = logging.getLogger(__name__)
 
 
 class SelfCheck:
-    """Collect what a result is to be marked with.
+    """Collect the warnings of a result.
 
     * what its method found itself (``marks``: a scan out of the prior's domain, early stopping that never set in);
     * a residual that noise does not explain (:func:`~disinr_monai.fitting.self_check.poor_fit`);
@@ -154,7 +154,7 @@ LEAST_FALL = 0.02
 
 
 def budget_spent(errors: Sequence[float], patience: int, n_iterations: int) -> str:
-    """What to say of a fit that early stopping did not end before its iterations were used up.
+    """Describe a fit that used up its iterations before early stopping ended it; empty otherwise.
 
     Args:
         errors: error on the withheld samples at every look.

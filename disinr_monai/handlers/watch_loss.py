@@ -12,6 +12,7 @@ from monai.utils import CommonKeys
 from torch.optim import Optimizer
 
 from disinr_monai.errors import InputError
+from disinr_monai.fitting.rollback import go_back
 from disinr_monai.handlers.resume import ResumeCheckpoint
 from disinr_monai.runtime.distributed import world_size
 
@@ -28,7 +29,7 @@ class WatchLoss:
     Args:
         optimizer: its gradients are looked at, its learning rate is halved.
         lr_scheduler: the schedule that sets the learning rate.
-        checkpoint: what is gone back to.
+        checkpoint: the one to go back to.
         patience, explosion, max_rollbacks: see above.
 
     Raises:
@@ -93,10 +94,7 @@ class WatchLoss:
                 f"lr: expected training to converge, found that it diverges ({where}, {self.rollbacks} times gone "
                 "back); give a smaller --lr, or --amp false"
             )
-        lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self.checkpoint.load_weights()
-        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
-            group["lr"] = lr / 2
+        go_back(self.optimizer, self.checkpoint.load_weights)
         self.lr_scheduler.base_lrs = [lr / 2 for lr in self.lr_scheduler.base_lrs]
         self.rollbacks += 1
         self._in_a_row = 0

@@ -1,4 +1,4 @@
-"""Results on disk, so that what takes long is computed once per machine."""
+"""Disk cache of results that take long to compute."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ from disinr_monai.data.simulate.phantoms import brain_phantom, write_phantoms
 from disinr_monai.errors import InputError
 from disinr_monai.methods import MLEM
 from disinr_monai.networks import DisINR
+from tests.configs.pages import block, blocks
 from tests.conftest import ROOT
 from tests.engines import rows_of
 from tests.networks import test_contract as encoder_contract
 from tests.operators import helpers
 from tests.operators import test_contract as operator_contract
-from tests.pages import block, blocks
 from tests.workflows import run
 
 

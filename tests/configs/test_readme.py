@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser
 
 from disinr_monai.runtime.overrides import check_config, read_files
 from tests import runs
+from tests.configs.pages import PAGES, blocks
 from tests.conftest import ROOT
-from tests.pages import PAGES, blocks
 from tests.workflows import CONFIGS
 
 MONAI_OPTIONS = {"config_file", "meta_file", "logging_file", "args_file", "run_id", "init_id", "final_id", "tracking"}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from monai.bundle import run
 
+from tests.configs.pages import FENCE
 from tests.conftest import ROOT
-from tests.pages import FENCE
 from tests.runs import value
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))

@@ -45,7 +45,7 @@ class Series:
 
 
 def may_be_dicom(file: Path) -> bool:
-    """Whether a file's name or, where it has no ending, its preamble says DICOM."""
+    """Tell whether a file's name or, if it has no ending, its preamble says DICOM."""
     # Scanners export files without an extension, or with the end of the instance number as one.
     if file.suffix and not file.suffix[1:].isdigit():
         return file.suffix.lower() == ".dcm"

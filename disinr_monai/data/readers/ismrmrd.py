@@ -105,7 +105,7 @@ def _of_slice(scan: IsmrmrdScan, chosen: NDArray[np.int64], number: int) -> NDAr
 
 
 def _places(scan: IsmrmrdScan, chosen: NDArray[np.int64], step: int) -> NDArray[np.int64]:
-    """Where lines (``step`` 0) or partitions (1) lie in the encoded matrix."""
+    """Positions of lines (``step`` 0) or partitions (1) in the encoded matrix."""
     n, centre = scan.encoding.encoded.matrix[1 + step], scan.encoding.centres[step]
     name = f"kspace_encode_step_{1 + step}"
     counters = scan.heads["idx"][name][chosen].astype(int)

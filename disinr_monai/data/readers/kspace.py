@@ -75,7 +75,7 @@ def cut_size(n_encoded: int, encoded_fov: float, n_recon: int, recon_fov: float)
 
 
 def is_fully_sampled(measured: NDArray[np.bool_]) -> bool:
-    """Whether the measured samples ``(H, W)`` fill their bounding block and that lies in the middle.
+    """Tell whether the measured samples ``(H, W)`` fill a block in the middle.
 
     Outer zeros on both sides are padding; on one side they were not measured (partial Fourier, asymmetric echo).
     """
@@ -92,7 +92,7 @@ def is_fully_sampled(measured: NDArray[np.bool_]) -> bool:
 
 
 def checked_slice(slice_index: int | None, n_slices: int, path: str | Path) -> int:
-    """The slice number, 0 where there is only one.
+    """Check the slice number; 0 if there is only one slice.
 
     Raises:
         InputError: none given although there are several, or no such slice.
