@@ -12,8 +12,8 @@ from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.fitting.self_check import budget_spent, measure_residual, poor_fit
 from disinr_monai.methods import MLEM, SeparableSurrogates, TotalVariation
 from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
+from tests.engines import evaluated
 from tests.faults.record import record
-from tests.fitting.evaluated import evaluated
 from tests.problems import blob, changed, ct_case, mri_case, pet_case, small_naive, transmission_case
 
 # --- The residual ---
