@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
@@ -21,12 +23,19 @@ def config_files(*names: str, configs: Path = CONFIGS) -> list[str]:
 
 
 def workflow(
-    phase: str, overlays: list[str], modality: str, phantoms: Path, out: Path, configs: Path = CONFIGS, **options
+    phase: str,
+    overlays: list[str],
+    modality: str,
+    phantoms: Path,
+    out: Path,
+    configs: Path = CONFIGS,
+    tiny: Mapping[str, Any] = TINY,
+    **options,
 ) -> ConfigWorkflow:
     """A workflow of ``phantoms / modality``, not yet initialised."""
     names = [*PHASES[phase], modality, *overlays, "quick"]
     defined = json.loads((CONFIGS / f"{modality}.json").read_text()).keys()
-    config = {key: value for key, value in TINY.items() if key in defined}
+    config = {key: value for key, value in tiny.items() if key in defined}
     if phase != "train":
         config["n_iterations"] = 3
     config |= {"dataset_dir": str(phantoms / modality), "output_dir": str(out), "quiet": True, "bundle_root": str(ROOT)}

@@ -106,6 +106,7 @@ def test_add_an_operator(own_code, tmp_path, monkeypatch):
 
     write_phantoms(tmp_path / "ct", "ct", n_subjects=1, size=32)
     options = {"baselines": "@classical", "sigma": 2.0, "device": "cpu", "configs": tmp_path / "configs"}
+    options["tiny"] = {"image_size": 32, "slices_per_subject": 1}  # the other options of CT are not read
     run("inference", ["blur", "ngp"], "ct", tmp_path, tmp_path / "out", n_iterations=2, **options)
     assert [row["method"] for row in rows_of(tmp_path / "out")] == ["ngp", "tv"]
 
