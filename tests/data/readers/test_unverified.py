@@ -1,7 +1,5 @@
 """Orientation and scale that a file does not hold: named in the case, said once, marked on every case."""
 
-from __future__ import annotations
-
 import h5py
 import nibabel
 import numpy as np
