@@ -8,7 +8,7 @@ import pytest
 from disinr_monai.data import AcquireCT, AcquireMRI, AcquirePET, AcquireVolume, list_cases
 from disinr_monai.methods import DirectInverse
 from tests.data.readers.ismrmrd_files import Writer, grid, header
-from tests.fitting.evaluated import evaluated
+from tests.engines import evaluated
 
 POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])
 
