@@ -84,18 +84,6 @@ def test_damaged(trained, tmp_path):
     assert "cannot be read" in refused(tmp_path / "half.pt") or "pickled" in refused(tmp_path / "half.pt")
 
 
-def test_foreign_state_dict(tmp_path):
-    torch.save({"state_dict": {"w": torch.zeros(2)}}, tmp_path / "other.pt")
-    assert "not written by disinr_monai" in refused(tmp_path / "other.pt")
-
-
-def test_other_format(trained, tmp_path):
-    save_shared(tmp_path / "model.pt", trained, "mri")
-    content = torch.load(tmp_path / "model.pt", weights_only=True)
-    torch.save({**content, "format": 99}, tmp_path / "new.pt")
-    assert "format 99, expected 1" in refused(tmp_path / "new.pt")
-
-
 def test_without_checkpoint(tmp_path):
     with pytest.raises(InputError, match="none given and none is shipped for DisINR on 'mri'"):
         load_pair(None, small_network(), "mri", str(tmp_path))
