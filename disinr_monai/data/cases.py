@@ -28,7 +28,10 @@ def list_cases(
         string; for a DICOM series the list of its files), ``slice`` (None if the file holds one) and ``reader``, the key in
         :data:`~disinr_monai.data.readers.reader.READERS` of the format that recognised it.
         Volumes and fully sampled k-space give ``slices_per_subject`` slices, evenly spaced over the middle half; raw scans
-    XX
+        give every slice. Hidden files are ignored. What else is no scan of this modality is left out, and the log counts it
+    by kind; whether a file is DICOM is decided by its contents, not by its ending. A file in a folder that cannot be
+    read still gives a case, whose reading then fails: a batch goes on past it and reports it.
+
         The subject is read off the file name (:func:`disinr_monai.data.case.subjects_of`), the folder where file names
         repeat, or, for DICOM, a hash of the patient's number (which itself must not end up in a table).
 

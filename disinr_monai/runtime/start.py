@@ -11,14 +11,14 @@ from disinr_monai.runtime.shown_errors import install_excepthook
 
 
 def start(timeout_minutes: float | None = None) -> None:
-    """First line of every ``initialize`` list: readable errors, no override that nobody reads, quick memory.
+    """Begin a run: install one-line errors, check the settings, tune the allocator; first in every ``initialize``.
 
     Args:
         timeout_minutes: join the processes that ``torchrun`` has started, and wait for them no longer than that.
     """
     install_excepthook()
     keep_freed_memory()
-    # At the end Python looks for cycles among all objects of all packages, three times, which takes two seconds.
+    # At exit Python collects cycles among all objects of all packages three times, which takes two seconds.
     atexit.register(gc.freeze)
     config, files = find_config()
     RUN.begin(config)

@@ -60,6 +60,7 @@ def test_a_folder_of_everything(tmp_path, write_nifti, write_hdf5, write_dicom):
         "slice": None,
         "reader": "nifti",
     }
+    assert [c["index"] for c in cases] == list(range(len(cases)))
     assert list_cases(tmp_path, "mri", 2) == cases
     ct = list_cases(tmp_path, "ct", 2)
     assert {(c["name"], c["reader"]) for c in ct} >= {("ct", "hdf5_sinogram"), ("dicom", "dicom")}

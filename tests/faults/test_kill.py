@@ -29,7 +29,7 @@ EPOCHS = 6
 def processes():
     """Processes that start with everything imported and nothing running."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.jobs", "tests.handlers.test_resume", "disinr_monai.handlers"])
+    context.set_forkserver_preload(["tests.faults.jobs", "tests.engines", "disinr_monai.handlers"])
     return context
 
 

@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from disinr_monai.operators import Identity, LinearOperator, MultiCoilFourier
-from tests.operators.helpers import all_examples, fan_beam, measured, random_like, random_range
+from tests.operators.helpers import every_operator, fan_beam, measured, random_like, random_range
 from tests.problems import ct_case, mri_case
-
-every_operator = pytest.mark.parametrize("make", all_examples(), ids=lambda make: make.__name__)
 
 
 def white(make: Callable[[], LinearOperator], seed: int) -> torch.Tensor:

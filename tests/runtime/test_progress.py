@@ -7,7 +7,7 @@ import pytest
 
 from disinr_monai.runtime import progress
 from disinr_monai.runtime.progress import Steps
-from tests.fitting.test_adaptation import adapt
+from tests.engines import adapt
 from tests.problems import mri_case, small_network
 
 

@@ -186,7 +186,7 @@ class AcquireMRI(Transform):
         }
 
     def _sampling(self, case: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[dict[str, NDArray], dict[str, Any]]:
-        """``mask`` ``(H, W)`` or ``trajectory``, and what to say about it."""
+        """Choose the ``mask`` ``(H, W)`` or ``trajectory``, with its settings for the case's ``info``."""
         seed = case_seed(self.seed, case["name"] + "/mask")
         info = {"pattern": self.pattern, "acceleration": self.acceleration}
         if self.pattern == "radial":

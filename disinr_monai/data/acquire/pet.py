@@ -165,7 +165,7 @@ class AcquirePET(AcquireProjections):
     def _mu_map(
         self, case: Mapping[str, Any], source: Any, fine: NDArray, fine_spacing: float
     ) -> tuple[NDArray | None, str]:
-        """On the fine grid, and where it is from."""
+        """Attenuation map on the fine grid and its source."""
         path = mu_map_path(case) if self.attenuation != "none" else None
         if path is not None:
             return self._fine_image(read_mu_map(path, case, source), source.affine)[0], path.name

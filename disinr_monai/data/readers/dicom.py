@@ -46,7 +46,7 @@ class Series:
 
 
 def may_be_dicom(file: Path) -> bool:
-    """Whether a file's preamble says DICOM, whatever its ending (.dcm, .IMA, .img, none), or its ending does."""
+    """Tell whether a file's preamble says DICOM, whatever its ending (.dcm, .IMA, none), or its ending does."""
     try:
         with file.open("rb") as opened:
             return opened.read(132)[128:] == b"DICM" or file.suffix.lower() == ".dcm"

@@ -38,7 +38,7 @@ def read_dicom_header(path: str | Path) -> Any:
 
 @contextmanager
 def decoding(path: str | Path) -> Iterator[None]:
-    """Turn what pydicom raises into an :class:`InputError`: it decodes an element when it is asked for."""
+    """Turn errors of pydicom, which decodes elements on access, into an :class:`InputError`."""
     try:
         yield
     except InputError:
@@ -124,7 +124,7 @@ def _frames(path: str, header: Any) -> tuple[list[Frame], Counter[str]]:
 
 
 def _frame(path: str, number: int, shape: tuple[int, int], levels: list[Any]) -> Frame:
-    """One frame; what it says itself comes before what all frames share and what the file says."""
+    """One frame; its own attributes win over those shared by all frames and those of the file."""
 
     def find(sequence: str, key: str) -> Any:
         for level in levels:

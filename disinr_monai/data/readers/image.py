@@ -74,7 +74,7 @@ def read_volume(case: Mapping[str, Any]) -> Image:
 
 
 def _read(case: Mapping[str, Any], modality: str) -> tuple[Image, str]:
-    """Image of a case in the closest RAS order, and what messages call it."""
+    """Image of a case in the closest RAS order, and its label for messages."""
     path = case["path"]
     volume = reader_of(case).read(path, modality)
     image, affine = canonical(volume.image, volume.affine)

@@ -1,4 +1,4 @@
-"""PET sinograms from HDF5: counts, what they are to be corrected for, and the geometry."""
+"""PET sinograms from HDF5: counts, corrections and geometry."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class PETGeometry:
 def pet_geometry(
     path: str | Path, file: Mapping[str, Any], shape: tuple[int, int], options: Mapping[str, float | None], scan: str
 ) -> PETGeometry:
-    """Geometry of a PET sinogram from what its file says and, for what it does not, from options.
+    """Geometry of a PET sinogram from its file, completed by options.
 
     Args:
         path: for messages.

@@ -76,16 +76,16 @@ def test_what_a_file_does_not_hold_is_in_its_information(tmp_path, name):
     assert [text.split(" (")[0] for text in case["info"].get("unverified", [])] == lacking
 
 
-def test_it_is_said_once_and_marked_on_every_case(tmp_path, caplog):
+def test_it_is_logged_once_and_in_the_row_of_every_case(tmp_path, caplog):
     cases = [MRI(listed) for listed in list_cases(fastmri(tmp_path / "a.h5", mask=np.ones(20), **HEADER), "mri")]
     rows, page, said = evaluated(tmp_path / "out", cases, DirectInverse(), "mri", caplog)
     assert len(rows) == 2
-    assert all(row["marks"] == "not verified: orientation (fastMRI files hold none)" for row in rows)
+    assert all(row["warnings"] == "not verified: orientation (fastMRI files hold none)" for row in rows)
     (line,) = said
     assert line.startswith("a_s000: not verified: orientation")
-    assert page.count('<ul class="marks"') == 2
+    assert page.count("<strong>Self-check") == 2
     (case,) = [MRI(listed) for listed in list_cases(ismrmrd(tmp_path / "b.h5", np.eye(3)), "mri")]
     rows, page, said = evaluated(tmp_path / "good", [case], DirectInverse(), "mri", caplog)
-    assert rows[0]["marks"] == ""
+    assert rows[0]["warnings"] == ""
     assert said == []
-    assert 'ul class="marks"' not in page
+    assert "<strong>Self-check" not in page
