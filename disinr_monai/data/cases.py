@@ -24,25 +24,25 @@ def list_cases(
 ) -> list[dict[str, Any]]:
     """List every case of one modality in a file or, recursively, in a folder, in a fixed order.
 
-        A case has ``name`` (unique, safe as a folder name), ``subject``, ``index`` (its place in the list), ``path`` (a
-        string; for a DICOM series the list of its files), ``slice`` (None if the file holds one) and ``reader``, the key in
-        :data:`~disinr_monai.data.readers.reader.READERS` of the format that recognised it.
-        Volumes and fully sampled k-space give ``slices_per_subject`` slices, evenly spaced over the middle half; raw scans
-        give every slice. Hidden files are ignored. What else is no scan of this modality is left out, and the log counts it
+    A case has ``name`` (unique, safe as a folder name), ``subject``, ``index`` (its place in the list), ``path`` (a
+    string; for a DICOM series the list of its files), ``slice`` (None if the file holds one) and ``reader``, the key in
+    :data:`~disinr_monai.data.readers.reader.READERS` of the format that recognised it.
+    Volumes and fully sampled k-space give ``slices_per_subject`` slices, evenly spaced over the middle half; raw scans
+    give every slice. Hidden files are ignored. What else is no scan of this modality is left out, and the log counts it
     by kind; whether a file is DICOM is decided by its contents, not by its ending. A file in a folder that cannot be
     read still gives a case, whose reading then fails: a batch goes on past it and reports it.
 
-        The subject is read off the file name (:func:`disinr_monai.data.case.subjects_of`), the folder where file names
-        repeat, or, for DICOM, a hash of the patient's number (which itself must not end up in a table).
+    The subject is read off the file name (:func:`disinr_monai.data.case.subjects_of`), the folder where file names
+    repeat, or, for DICOM, a hash of the patient's number (which itself must not end up in a table).
 
-        Args:
-            dataset_dir: file or folder.
-            modality: a key of :data:`disinr_monai.modality.MODALITIES`.
-            slices_per_subject: slices of a volume.
-            sinogram_axes: order of the axes of PET sinograms, for files that do not say it, e.g. ``"view,plane,bin"``.
+    Args:
+        dataset_dir: file or folder.
+        modality: a key of :data:`disinr_monai.modality.MODALITIES`.
+        slices_per_subject: slices of a volume.
+        sinogram_axes: order of the axes of PET sinograms, for files that do not say it, e.g. ``"view,plane,bin"``.
 
-        Raises:
-            InputError: no such path, nothing in it, nothing of that modality, or nothing that can be read.
+    Raises:
+        InputError: no such path, nothing in it, nothing of that modality, or nothing that can be read.
     """
     facts = modality_of(modality)
     if slices_per_subject < 1:
