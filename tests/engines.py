@@ -1,7 +1,5 @@
 """Trainings and reconstructions of small problems by the engines that the configs use."""
 
-from __future__ import annotations
-
 import csv
 import logging
 from pathlib import Path

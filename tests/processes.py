@@ -1,7 +1,5 @@
 """Pre-training by many processes, in memory and from the command line, and what two runs of it have in common."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

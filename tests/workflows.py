@@ -1,7 +1,5 @@
 """Workflows of the repository's configs in this process, tiny enough for the default suite."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Released checkpoints that hold a learned prior."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Code blocks of README and docs."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

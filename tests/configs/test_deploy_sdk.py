@@ -1,7 +1,5 @@
 """MONAI Deploy's own functions read the built bundle and load its weights (where that SDK is installed)."""
 
-from __future__ import annotations
-
 import build_bundle
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The code that the docs show runs, and does what they say."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Processes that torchrun starts with the configs give what one gives, and survive what one survives."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

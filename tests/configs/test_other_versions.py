@@ -1,7 +1,5 @@
 """Checkpoints of other versions: there is one format so far, so anything else is refused by its number or its name."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """What README and docs tell a user to type and to write is true."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

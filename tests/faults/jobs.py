@@ -1,7 +1,5 @@
 """What the fault tests run in processes of their own: real pre-training and real saving, on tiny scans."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """The clock of the machine is set back an hour and forward a day while something runs."""
 
-from __future__ import annotations
-
 import logging
 import re
 import time

@@ -1,7 +1,5 @@
 """SIGKILL at random moments of pre-training, adaptation and saving."""
 
-from __future__ import annotations
-
 import csv
 import multiprocessing
 import os

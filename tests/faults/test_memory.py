@@ -1,7 +1,5 @@
 """Memory runs out: one line, the other scans are done, nothing half-written."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Each guard catches its case and is silent on the good one, from the measurement to the report."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """One small example of every exported operator. Sizes are odd and unequal, so that a swapped axis cannot hide."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

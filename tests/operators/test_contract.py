@@ -1,7 +1,5 @@
 """What every operator must do, tried on an example of every exported operator."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import pickle

@@ -1,7 +1,5 @@
 """What statistics of noise must be, tried on an example of every operator."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The non-Cartesian operator against the Fourier sum itself, the Cartesian operator, and another package."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

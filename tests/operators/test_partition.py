@@ -1,7 +1,5 @@
 """What dividing a measurement must do, tried on an example of every operator."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

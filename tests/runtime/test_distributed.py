@@ -1,7 +1,5 @@
 """Many processes: each has its own subjects, all have the same shared pair, and together they are one run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from unittest import mock
 

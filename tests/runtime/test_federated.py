@@ -1,7 +1,5 @@
 """Sites share the pair: what leaves one, what comes in, what the server makes of it, and the simulation as a whole."""
 
-from __future__ import annotations
-
 import io
 import json
 import pickle

@@ -1,7 +1,5 @@
 """Settings that nothing reads, that are misspelled, of another kind or undone by the order of files are refused."""
 
-from __future__ import annotations
-
 import json
 import warnings
 

@@ -1,7 +1,5 @@
 """Paths that code derives from its own place, which moves with the code."""
 
-from __future__ import annotations
-
 import pytest
 
 from disinr_monai.checkpoints.of_run import n_prior_passes

@@ -1,7 +1,5 @@
 """`scripts/benchmark.py quality` with methods that need a pre-training of their own."""
 
-from __future__ import annotations
-
 import json
 import sys
 

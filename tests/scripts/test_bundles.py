@@ -1,7 +1,5 @@
 """The built Model Zoo bundles: whole, valid, and driven the way that tools do."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

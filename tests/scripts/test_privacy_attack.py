@@ -1,7 +1,5 @@
 """The attacks on released weights: that they find a leak where there is one, and none in the shipped weights."""
 
-from __future__ import annotations
-
 import json
 import sys
 

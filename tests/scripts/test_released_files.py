@@ -1,7 +1,5 @@
 """Nothing of a person is in what is released: weights, bundles, artifacts of a training run."""
 
-from __future__ import annotations
-
 import json
 import re
 import sqlite3

@@ -1,7 +1,5 @@
 """What the speed suite measures and rests on; the suite itself runs in `test_the_suite_runs` (slow)."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

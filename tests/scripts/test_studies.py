@@ -1,7 +1,5 @@
 """`scripts/tune.py`, `study.py`, `features.py` and `self_check.py` on tiny phantoms."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

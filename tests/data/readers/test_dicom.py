@@ -1,7 +1,5 @@
 """DICOM beyond one axial CT slice: other orientations, syntaxes and multi-frame files, against SimpleITK."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Orientation and scale that a file does not hold: named in the case, said once, marked on every case."""
 
-from __future__ import annotations
-
 import h5py
 import nibabel
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 from disinr_monai.data import AcquireCT, AcquireMRI, AcquirePET, AcquireVolume, list_cases
 from disinr_monai.methods import DirectInverse
 from tests.data.readers.ismrmrd_files import Writer, grid, header
-from tests.fitting.evaluated import evaluated
+from tests.engines import evaluated
 
 POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])
 

@@ -1,7 +1,5 @@
 """Every 2-D beam against analytic ellipses, another package, and filtered back-projection with known answers."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Where the rays run, and which numbers a geometry cannot have."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Lengths of rays in pixels, and the matrix of them in memory and on disk."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
