@@ -131,6 +131,11 @@ _MAPS = {
 }
 
 
+def is_simulated(case: Mapping[str, Any]) -> bool:
+    """Tell whether a case was measured by simulation: from an image, not from a scanner's raw data."""
+    return bool(case["info"].get("simulated"))
+
+
 def describe(info: Mapping[str, Any]) -> str:
     """Describe in one line how a case was read, from its ``info`` (``docs/conventions.md``)."""
     key = info.get("format", "unknown format")
@@ -143,7 +148,7 @@ def describe(info: Mapping[str, Any]) -> str:
     if info.get("prewhitened"):
         parts.append("prewhitened")
     if info.get("simulated"):
-        parts.append("measurement simulated")
+        parts.append("SIMULATED measurement of an image")
     elif "retrospective" in info:
         parts.append("fully sampled, measurements taken away" if info["retrospective"] else "undersampled")
     if "sampled_fraction" in info:

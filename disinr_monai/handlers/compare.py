@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from disinr_monai.data.case import is_simulated
 from disinr_monai.fitting.case_inferer import CaseInferer
 from disinr_monai.methods import DirectInverse
 from disinr_monai.output.metrics import image_metrics, to_display
@@ -65,4 +66,6 @@ def table_row(
         row["fallback"] = max(fallbacks)
     if method.residual is not None:
         row["residual"] = method.residual.unexplained
+    if "simulated" in case["info"]:
+        row["measurement"] = "SIMULATED" if is_simulated(case) else "raw"
     return row

@@ -83,7 +83,8 @@ class SaveCases:
             output_grid((1, 1, 1), np.eye(4), output_spacing)  # a wrong value is refused before anything is fitted
         self._facts = facts_of(modality)
         writer = DicomWriter(self._facts.dicom, method, anonymize=names is not None and names.everywhere)
-        self._files = CaseWriter(self.output_dir, self._facts, save_complex, save_numpy, writer if dicom else None)
+        dicom_writer = writer if dicom else None
+        self._files = CaseWriter(self.output_dir, self._facts, save_complex, save_numpy, dicom_writer, method)
         self.rows: list[dict[str, Any]] = []
         self.pictures: list[Path] = []
         self.failures: list[str] = []

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import disinr_monai
+from disinr_monai.data.case import is_simulated
 from disinr_monai.data.readers.dicom import read_dicom_header
 from disinr_monai.errors import InputError
 from disinr_monai.output.orientation import radiological
@@ -88,7 +89,7 @@ class DicomWriter:
         files = []
         for index in range(volume.shape[2]):
             dataset = self._common(case, str(source[0] if source else path), header)
-            self._describe(dataset, header)
+            self._describe(dataset, header, is_simulated(case))
             if "unknown" in str(case["info"].get("geometry", "")):
                 dataset.ImageComments += " The position in the patient is not known."
             dataset.InstanceNumber = first + index + 1
@@ -150,12 +151,15 @@ class DicomWriter:
         dataset.SoftwareVersions = disinr_monai.__version__
         return dataset
 
-    def _describe(self, dataset: Any, header: Any) -> None:
+    def _describe(self, dataset: Any, header: Any, simulated: bool) -> None:
         """Set the type of the image and its derivation."""
         dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if self.modality == "CT" else "OTHER"]
-        dataset.SeriesDescription = f"{DISCLAIMER}: {self.method}"[:64]
-        dataset.ImageComments = f"{DISCLAIMER}. Reconstructed from undersampled data; no claim of diagnostic quality."
-        dataset.DerivationDescription = f"Reconstruction by {self.method}, disinr_monai {disinr_monai.__version__}"
+        mark = "SIMULATED, " if simulated else ""
+        dataset.SeriesDescription = f"{mark}{DISCLAIMER}: {self.method}"[:64]
+        source = "a SIMULATED measurement of an image, not from a scan" if simulated else "undersampled data"
+        dataset.ImageComments = f"{DISCLAIMER}. Reconstructed from {source}; no claim of diagnostic quality."
+        of = " of a SIMULATED measurement" if simulated else ""
+        dataset.DerivationDescription = f"Reconstruction{of} by {self.method}, disinr_monai {disinr_monai.__version__}"
         dataset.BurnedInAnnotation = "NO"
         dataset.LossyImageCompression = str(getattr(header, "LossyImageCompression", "") or "00")
         if dataset.LossyImageCompression == "01":

@@ -14,7 +14,7 @@ from disinr_monai.runtime.files import atomic_path
 from disinr_monai.runtime.versions import versions
 
 _NUMBERS = ("psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "fallback", "residual")
-COLUMNS = ("case", "subject", "method", *_NUMBERS, "warnings")
+COLUMNS = ("case", "subject", "method", *_NUMBERS, "measurement", "warnings")
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import disinr_monai
+from disinr_monai.data.case import is_simulated
 from disinr_monai.errors import InputError
 from disinr_monai.modality import Modality
 from disinr_monai.output.dicom import DicomWriter
@@ -27,6 +29,7 @@ class CaseWriter:
         save_numpy: also ``NAME_recon.npy``, float32 in the array order of the NIfTI (``NAME_recon_complex.npy`` with
             ``save_complex``).
         dicom: also ``dicom/*.dcm``.
+        method: how the images are made, for the NIfTI's ``descrip``.
     """
 
     def __init__(
@@ -36,8 +39,9 @@ class CaseWriter:
         save_complex: bool = False,
         save_numpy: bool = False,
         dicom: DicomWriter | None = None,
+        method: str = "disinr",
     ) -> None:
-        self.output_dir, self.facts = output_dir, modality
+        self.output_dir, self.facts, self.method = output_dir, modality, method
         self.save_complex, self.save_numpy, self.dicom = save_complex, save_numpy, dicom
 
     def physical(self, case: Mapping[str, Any], image: Tensor) -> np.ndarray:
@@ -64,15 +68,16 @@ class CaseWriter:
         """
         name = case["name"]
         physical = self.physical(case, image)
+        text = f"{'SIMULATED, ' if is_simulated(case) else ''}disinr_monai {disinr_monai.__version__}, {self.method}"
         prepare_output_dir(self.output_dir)
         with staged_folder(self.output_dir / name, own=(f"{name}_recon*", f"dicom/{name}*.dcm")) as folder:
-            write_nifti(folder / f"{name}_recon.nii.gz", physical, affine)
+            write_nifti(folder / f"{name}_recon.nii.gz", physical, affine, text)
             if self.save_numpy:
                 np.save(folder / f"{name}_recon.npy", physical, allow_pickle=False)
             if self.save_complex and image.shape[0] == 2:
                 scale = case["image_scale"] * case.get("output_scale", 1.0)
                 values = np.asarray(torch.complex(*image.detach().cpu().float()) * scale)
-                write_nifti(folder / f"{name}_recon_complex.nii.gz", values, affine)
+                write_nifti(folder / f"{name}_recon_complex.nii.gz", values, affine, text)
                 if self.save_numpy:
                     np.save(folder / f"{name}_recon_complex.npy", values, allow_pickle=False)
             if self.dicom is not None:
@@ -107,7 +112,7 @@ def view_affine(case: Mapping[str, Any]) -> np.ndarray | None:
     return None if unknown else np.asarray(case["affine"], dtype=float)
 
 
-def write_nifti(path: Path, image: Tensor | np.ndarray, affine: np.ndarray) -> None:
+def write_nifti(path: Path, image: Tensor | np.ndarray, affine: np.ndarray, description: str = "") -> None:
     """Write an image ``(H, W)`` or ``(H, W, D)`` with its affine in mm (float32, or complex64)."""
     import nibabel
 
@@ -115,5 +120,6 @@ def write_nifti(path: Path, image: Tensor | np.ndarray, affine: np.ndarray) -> N
     array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
     volume = nibabel.Nifti1Image(array[..., None] if array.ndim == 2 else array, affine)
     volume.header.set_xyzt_units("mm")
+    volume.header["descrip"] = description.encode("ascii", "replace")[:79]  # 80 bytes with their end
     with atomic_path(path) as temporary:
         nibabel.save(volume, temporary)

@@ -140,7 +140,7 @@ def test_nothing_to_list(tmp_path, write_hdf5, write_dicom):
         list_cases(tmp_path / "empty", "mri")
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"text: expected fastMRI HDF5.*found 1 others \(\.txt\)"):
+    with pytest.raises(InputError, match=r"text: expected fastMRI HDF5.*found 1 others \(1 x \.txt\)"):
         list_cases(tmp_path / "text", "mri")
     with pytest.raises(InputError, match=r"modality: expected one of \['ct', 'mri', 'pet', 'volume'\], found 'xray'"):
         list_cases(tmp_path, "xray")

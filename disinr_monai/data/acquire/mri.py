@@ -137,7 +137,7 @@ class AcquireMRI(Transform):
                 f"{case_label(case)}: expected `sensitivity_maps` in the file (maps = file), found an image"
             )
         source = read_image(case, "mri")
-        image, affine = resample_slice(np.maximum(source.image, 0), source.affine, self.image_size)
+        image, affine = resample_slice(source.image, source.affine, self.image_size)
         if not image.any():
             raise InputError(f"{case_label(case)}: expected a magnitude image, found no positive voxel")
         sampling, info = self._sampling(case, image.shape)

@@ -68,6 +68,18 @@ def cut_affine(affine: NDArray, rows: slice, columns: slice) -> NDArray[np.float
     return result
 
 
+def unplaced_affine(rows: float, columns: float, thickness: float, index: int) -> NDArray[np.float64]:
+    """Affine of a slice whose place in the patient is not known, RAS mm, from its voxel size and number.
+
+    Rows run towards posterior and columns towards the patient's left, as a viewer draws an axial slice: it shows the
+    image as the PNG and the report do.
+    """
+    affine = np.zeros((4, 4))
+    affine[1, 0], affine[0, 1], affine[2, 2], affine[3, 3] = -rows, -columns, thickness, 1.0
+    affine[2, 3] = index * thickness
+    return affine
+
+
 def cut_size(n_encoded: int, encoded_fov: float, n_recon: int, recon_fov: float) -> int:
     """Pixels to keep of ``n_encoded`` over ``encoded_fov`` so that ``recon_fov`` is left, at the same resolution."""
     kept = min(max(round(n_encoded * recon_fov / encoded_fov), 1), n_encoded)

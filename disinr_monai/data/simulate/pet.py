@@ -136,7 +136,7 @@ def read_mu_map(path: Path, case: Mapping[str, Any], activity: Image) -> NDArray
             f"{source.image.shape} or another affine; resample it"
         )
     low, high = float(source.image.min()), float(source.image.max())
-    if low < 0 or high > _HIGHEST:
+    if high > _HIGHEST:
         raise InputError(
             f"{path}: expected attenuation in 1/mm (water {WATER_511}), found {low:g} to {high:g}; divide 1/cm by 10, "
             "convert HU"

@@ -16,6 +16,7 @@ METRICS = {
     "residual": ("unexplained", ".3f"),
 }
 CT_WINDOWS = {"whole range": (-200, 1200), "soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800)}
+BADGE = ' <strong class="badge" title="measured by simulation from an image, not by a scanner">SIMULATED</strong>'
 PLANES = ("axial", "coronal", "sagittal")
 
 
@@ -29,15 +30,16 @@ def row_table(caption: str, rows: Sequence[Mapping[str, Any]], ours: str, has_ca
         cells = "".join(f"<td>{_number(row, key, form)}</td>" for key, (_, form) in columns.items())
         mark = ' class="ours"' if row["method"] == ours else ""
         name = f'<th scope="row">{escape(str(row["method"]))}</th>'
-        body.append(f"<tr{mark}>{_link(row['case']) if has_cases else ''}{name}{cells}</tr>")
+        body.append(f"<tr{mark}>{_link(row) if has_cases else ''}{name}{cells}</tr>")
     return (
         f'<div class="scroll"><table><caption>{escape(caption)}</caption>'
         f"<thead><tr>{first}{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def _link(case: str) -> str:
-    return f'<td><a href="{quote(case)}/{quote(case)}_recon.png">{escape(case)}</a></td>'
+def _link(row: Mapping[str, Any]) -> str:
+    case, badge = row["case"], BADGE if row.get("measurement") == "SIMULATED" else ""
+    return f'<td><a href="{quote(case)}/{quote(case)}_recon.png">{escape(case)}</a>{badge}</td>'
 
 
 def _number(row: Mapping[str, Any], key: str, form: str) -> str:

@@ -94,9 +94,10 @@ class Report:
         if self._bytes < PICTURE_BYTES:
             attributes, pictures = pictures_of(self._n_cases, name, panels, reference, affine, units)
             boxed = blocks.messages("warnings", "Self-check", warnings)
+            badge = blocks.BADGE if (info or {}).get("simulated") else ""
             fragment = (
                 f'<article aria-labelledby="case{self._n_cases}"{attributes}>'
-                f'<h3 id="case{self._n_cases}">{escape(name)} <small class="soft">{escape(subject)}</small></h3>'
+                f'<h3 id="case{self._n_cases}">{escape(name)} <small class="soft">{escape(subject)}</small>{badge}</h3>'
                 f"{boxed}{pictures}{self._numbers(name, rows, history, info or {})}</article>\n"
             )
             self._bytes += len(fragment)
