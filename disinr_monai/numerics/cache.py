@@ -1,4 +1,4 @@
-"""Results on disk, so that what takes long is computed once per machine.
+"""Disk cache of results that take long to compute.
 
 System matrices, coil maps and inputs of the prior; the last two are data of patients (docs/privacy.md).
 """
@@ -70,7 +70,7 @@ def cache_key(**parameters: object) -> str:
 
 @dataclass(frozen=True)
 class DiskCache(Generic[Value]):
-    """Values of one kind, stored as arrays under the hash of all that they depend on.
+    """Disk cache of values of one kind, stored as arrays under the hash of their parameters.
 
     A file that is damaged or foreign is replaced, and without a writable folder values are computed again: neither is
     an error. The least recently used files go when all caches hold more than :func:`use_cache` allows (2 GiB).
@@ -86,7 +86,7 @@ class DiskCache(Generic[Value]):
     unpack: Callable[[Mapping[str, NDArray]], Value]
 
     def get(self, key: str, build: Callable[[], Value], cache_dir: str | Path | None = None) -> Value:
-        """Value of ``key`` from the folder (``cache_dir`` or the default), or built and stored there."""
+        """Read the value of ``key`` from the folder (``cache_dir`` or the default), or build and store it."""
         try:
             root = default_cache_dir() if cache_dir is None else Path(cache_dir)
         except RuntimeError:

@@ -1,4 +1,4 @@
-"""Settings of a run, from its config files and the command line: all are known, read, and of the right kind."""
+"""Checks of the settings of a run, from its config files and the command line: known, read, and of the right type."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Known = dict[str, list[Any]]
 
 
 def check_config(config: Mapping[str, Any], files: Files) -> None:
-    """Refuse a config that would not do what the command says.
+    """Refuse a config with a setting that has no effect, or of the wrong type.
 
     Args:
         config: of the run, files and command line together, before it is evaluated.
@@ -61,7 +61,7 @@ def _references(config: Any) -> set[str]:
 
 
 def _check_read(config: Mapping[str, Any], known: Known) -> None:
-    """Refuse what differs from the files and what no part of the config refers to."""
+    """Refuse settings that differ from the files and that no part of the config refers to."""
     read = _READ_BY_MONAI | _references(config)
     read |= {key for key, value in config.items() if value == config.get("run")}  # its aliases
     for name, value in nodes("", config):
@@ -85,7 +85,7 @@ def _hint(parts: list[str], known: Iterable[str]) -> str:
 
 
 def _check_keywords(name: str, group: Any, known: Known) -> None:
-    """Refuse a keyword that the class does not take, where the files do not have it: nothing may be built of it."""
+    """Refuse a keyword that the files do not have and the class of the group does not take."""
     target = group.get("_target_") if isinstance(group, Mapping) else None
     if not isinstance(target, str) or target.startswith(("$", "@")):
         return
@@ -103,9 +103,7 @@ def _check_keywords(name: str, group: Any, known: Known) -> None:
 
 
 def _check_kind(name: str, value: Any, known: list[Any]) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{name}: expected finite numbers, found {value}")
-    if isinstance(value, list) and any(isinstance(x, float) and not math.isfinite(x) for x in value):
+    if any(isinstance(x, float) and not math.isfinite(x) for x in (value if isinstance(value, list) else [value])):
         raise InputError(f"{name}: expected finite numbers, found {_short(value)}")
     if _is_open(value):
         return
@@ -120,7 +118,9 @@ def _check_kind(name: str, value: Any, known: list[Any]) -> None:
     if not known or any(_is_open(item) for item in known):
         return
     kinds, kind = {_kind(item) for item in known}, _kind(value)
-    if kind in kinds or (kind is str and (name in _ALSO_TEXT or (bool in kinds and _is_boolean(value)))):
+    if kind in kinds or (
+        kind is str and (name in _ALSO_TEXT or (bool in kinds and value.strip().lower() in ("true", "false")))
+    ):
         return
     expected = " or ".join(sorted(_KINDS.get(kind, str(kind)) for kind in kinds))
     hint = "; quote it twice, \"'2024'\"" if kinds == {str} and kind in (float, bool) else ""
@@ -128,12 +128,8 @@ def _check_kind(name: str, value: Any, known: list[Any]) -> None:
 
 
 def _is_open(value: Any) -> bool:
-    """Left open by the files, or computed: it may be anything."""
+    """Whether a value is left open (null) or computed, so that any type is right."""
     return value is None or (isinstance(value, str) and value.startswith(("$", "@", "%")))
-
-
-def _is_boolean(value: str) -> bool:
-    return value.strip().lower() in ("true", "false")
 
 
 def _is_same(value: Any, other: Any) -> bool:
@@ -158,20 +154,19 @@ def _short(value: Any) -> str:
 
 
 def as_bool(value: Any) -> bool:
-    """True or False from JSON or from the command line, which hands ``true`` and ``false`` over as text.
+    """Convert true or false from JSON or from the command line, where they are text.
 
     Raises:
         InputError: anything else.
     """
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and _is_boolean(value):
-        return value.strip().lower() == "true"
+    text = str(value).strip().lower()
+    if isinstance(value, (bool, str)) and text in ("true", "false"):
+        return text == "true"
     raise InputError(f"expected true or false, found {value!r}")
 
 
 def known_keys(files: Iterable[str | Path]) -> set[str]:
-    """Every top-level key of the merged config files that a run of them reads."""
+    """Top-level keys of the merged config files that a run of them reads."""
     from monai.bundle import ConfigParser
 
     config = ConfigParser.load_config_files([str(file) for file in files])
@@ -198,13 +193,13 @@ def hyper_parameters() -> dict[str, Any]:
 
 
 def training_settings() -> dict[str, Any]:
-    """What must be the same when pre-training is resumed: every setting that changes the result.
+    """Settings that must be equal when pre-training is resumed: all that change the result.
 
-    Where files lie, how much is shown, how often is saved and how long it goes on may differ.
+    Paths, progress output, saving intervals and the number of epochs may differ.
     """
     free = {"dataset_dir", "output_dir", "bundle_root", "device", "resume", "quiet", "checkpoint_seconds", "max_epochs"}
     free |= {"overwrite", "cache_dir", "cache_bytes"}
     free |= {"tracking_uri", "experiment_name", "run_name", "anonymize", "names", "report", "subjects_on_disk"}
-    # How many processes share the work changes nothing; what a step sees (batch_size) stands in the settings itself.
+    # The number of processes changes nothing; the batch size of all is in the settings itself.
     free |= {"timeout_minutes", "batch_size", "initialize", "finalize"}
     return {key: value for key, value in hyper_parameters().items() if top_level(key) not in free}

@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from disinr_monai.data.readers.hdf5 import open_hdf5
 from disinr_monai.data.readers.ismrmrd_acquisitions import IsmrmrdScan, find_ismrmrd, open_ismrmrd
-from disinr_monai.data.readers.kspace import RawScan, checked_slice, is_fully_sampled, prewhiten, remove_oversampling
+from disinr_monai.data.readers.kspace import (
+    RawScan,
+    checked_slice,
+    is_fully_sampled,
+    prewhiten,
+    remove_oversampling,
+    unplaced_affine,
+)
 from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
 
@@ -105,7 +112,7 @@ def _of_slice(scan: IsmrmrdScan, chosen: NDArray[np.int64], number: int) -> NDAr
 
 
 def _places(scan: IsmrmrdScan, chosen: NDArray[np.int64], step: int) -> NDArray[np.int64]:
-    """Where lines (``step`` 0) or partitions (1) lie in the encoded matrix."""
+    """Positions of lines (``step`` 0) or partitions (1) in the encoded matrix."""
     n, centre = scan.encoding.encoded.matrix[1 + step], scan.encoding.centres[step]
     name = f"kspace_encode_step_{1 + step}"
     counters = scan.heads["idx"][name][chosen].astype(int)
@@ -267,9 +274,7 @@ def slice_affine(
     affine = np.eye(4)
     known = np.isfinite(directions).all() and np.isfinite(position).all()
     if not known or not np.allclose(directions.T @ directions, np.eye(3), atol=0.02):
-        affine[:3, :3] = np.diag([*pixel, thickness])
-        affine[2, 3] = index * thickness
-        return affine, "field of view of the ISMRMRD header; orientation unknown"
+        return unplaced_affine(*pixel, thickness, index), "field of view of the ISMRMRD header; orientation unknown"
     if is_volume:
         position = position + directions[:, 2] * thickness * (index - scan.cut(2) // 2)
     elif len(heads) > 1:

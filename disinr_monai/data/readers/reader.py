@@ -34,7 +34,7 @@ class Wanted:
     axes: str | Sequence[str] | None = None
 
     def of(self, n_slices: int, is_raw: bool = False) -> list[int | None]:
-        """Slice numbers: a few of an image or a full scan, all of a raw scan, ``[None]`` where there is only one."""
+        """Slice numbers: a few of an image or a full scan, all of a raw scan, ``[None]`` of a single slice."""
         if n_slices == 1 or self.whole:
             return [None]
         return list(range(n_slices)) if is_raw else list(spread_slices(n_slices, self.slices_per_subject))
