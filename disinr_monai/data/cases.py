@@ -11,7 +11,7 @@ from disinr_monai.data.readers.dicom import group_series, may_be_dicom
 from disinr_monai.data.readers.dicom_kinds import advice
 from disinr_monai.data.readers.own import is_own_result
 from disinr_monai.data.readers.reader import READERS, Wanted, file_ending, recognise
-from disinr_monai.errors import InputError
+from disinr_monai.errors import InputError, at_least
 from disinr_monai.modality import MODALITIES, modality_of
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,9 @@ def list_cases(
     Volumes and fully sampled k-space give ``slices_per_subject`` slices, evenly spaced over the middle half; raw scans
     give every slice. Hidden files are ignored. What else is no scan of this modality is left out, and the log counts it
     by kind; whether a file is DICOM is decided by its contents, not by its ending. A file in a folder that cannot be
-    read still gives a case, whose reading then fails: a batch goes on past it and reports it. Results of this package in
-    a folder (:func:`~disinr_monai.data.readers.own.is_own_result`) are left out too; one that is named itself is read.
+    read still gives a case, whose reading then fails: a batch goes on past it and reports it. Results of this
+    package in a folder (:func:`~disinr_monai.data.readers.own.is_own_result`) are left out too; one that is named
+    itself is read.
 
     The subject is read off the file name (:func:`disinr_monai.data.case.subjects_of`), the folder where file names
     repeat, or, for DICOM, a hash of the patient's number (which itself must not end up in a table).
@@ -47,8 +48,7 @@ def list_cases(
         InputError: no such path, nothing in it, nothing of that modality, or nothing that can be read.
     """
     facts = modality_of(modality)
-    if slices_per_subject < 1:
-        raise InputError(f"slices_per_subject: expected at least 1, found {slices_per_subject}")
+    at_least("slices_per_subject", slices_per_subject, 1, whole=True)
     root = Path(dataset_dir)
     files = _find_files(root)
     dicom = [file for file in files if may_be_dicom(file)]
@@ -64,7 +64,7 @@ def list_cases(
     sources: list[tuple[Any, str | list[str], str, str]] = []
     sources += [(file, str(file), label, subject) for file, label, subject in _labels(plain, root)]
     sources += [(found, found.paths, found.label, found.subject) for found in series]
-    wanted = Wanted(slices_per_subject, facts.whole, sinogram_axes)
+    wanted = Wanted(int(slices_per_subject), facts.whole, sinogram_axes)
     cases: list[dict[str, Any]] = []
     failures: list[InputError] = []
     for source, path, label, subject in sources:

@@ -19,6 +19,8 @@ from disinr_monai.runtime.run import RUN
 
 # A number in the files, and a word with a meaning of its own (`all`).
 _ALSO_TEXT = {"freeze_depth"}
+# A whole number in the files that may have a fraction.
+_FRACTIONS = {"acceleration", "checkpoint_seconds", "timeout_minutes"}
 _KINDS = {bool: "true or false", float: "a number", str: "text", list: "a list", dict: "a group of settings"}
 # What MONAI and its tools look for, or set, by name.
 _READ_BY_MONAI = {"_meta_", "_desc_", "imports", "initialize", "run", "finalize", "run_name", "displayable_configs"}
@@ -117,6 +119,8 @@ def _check_kind(name: str, value: Any, known: list[Any]) -> None:
         return
     if not known or any(_is_open(item) for item in known):
         return
+    if isinstance(value, float) and value != round(value) and name not in _FRACTIONS and all(map(_is_whole, known)):
+        raise InputError(f"{name}: expected a whole number, such as {known[0]}, found {value}")
     kinds, kind = {_kind(item) for item in known}, _kind(value)
     if kind in kinds or (
         kind is str and (name in _ALSO_TEXT or (bool in kinds and value.strip().lower() in ("true", "false")))
@@ -125,6 +129,10 @@ def _check_kind(name: str, value: Any, known: list[Any]) -> None:
     expected = " or ".join(sorted(_KINDS.get(kind, str(kind)) for kind in kinds))
     hint = "; quote it twice, \"'2024'\"" if kinds == {str} and kind in (float, bool) else ""
     raise InputError(f"{name}: expected {expected}, such as {_short(known[0])}, found {_short(value)}{hint}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_open(value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 import json
 import warnings
+from itertools import permutations
+from pathlib import Path
 
 import benchmark
 import pytest
@@ -151,6 +153,59 @@ def test_an_order_that_undoes_a_file_is_refused(names, later, earlier, key):
     assert f"{earlier}.json undoes its " in message
     right = ConfigParser.load_config_files(json.loads(message.partition("the rest: ")[2].replace("'", '"')))
     assert right[key] == json.loads((CONFIGS / f"{earlier}.json").read_text())[key]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("inference", "train", "mri"), "expected one phase, found "),
+        (("inference", "mri", "ct"), "expected one modality, found "),
+        (("inference", "mri", "siren", "nerf"), "siren.json has no effect: the files after it replace all"),
+        (("inference", "mri", "quick", "quick2"), "quick.json has no effect: the files after it replace all"),
+        (("train", "mri", "strainer", "meta"), "meta.json replaces the network of "),
+        (("inference", "mri", "siren", "imjense"), "siren.json has no effect"),
+    ],
+)
+def test_a_file_without_effect_is_refused(tmp_path, names, message):
+    files = config_files(*names)
+    if "quick2" in names:
+        files[-1] = str(tmp_path / "quick2.json")
+        Path(files[-1]).write_text(
+            json.dumps({"image_size": 1, "slices_per_subject": 2, "max_epochs": 1, "n_iterations": 1})
+        )
+    with pytest.raises(InputError, match=message):
+        check_order(read_files(files))
+
+
+@pytest.mark.parametrize("names", [("inference", "evaluate", "mri", "ngp", "quick"), ("train", "ct", "siren", "prior")])
+def test_every_order_gives_the_same_config_or_is_refused(names):
+    expected = ConfigParser.load_config_files(config_files(*names))
+    taken = 0
+    for order in permutations(names):
+        try:
+            check_order(read_files(config_files(*order)))
+        except InputError:
+            continue
+        found = ConfigParser.load_config_files(config_files(*order))
+        assert {key: value for key, value in found.items() if key != "_desc_"} == {
+            key: value for key, value in expected.items() if key != "_desc_"
+        }, order
+        taken += 1
+    assert taken
+
+
+@pytest.mark.parametrize("option", ["image_size", "n_iterations", "seed", "encoder::n_levels", "slices_per_subject"])
+def test_a_fraction_of_a_whole_number_is_refused(option):
+    with pytest.raises(
+        InputError, match=f"^{option.replace('::', '#')}: expected a whole number, such as .* found 35.9996"
+    ):
+        check("inference", "mri", **{option: 35.9996})
+    check("inference", "mri", **{option: 36.0})
+
+
+def test_what_may_have_a_fraction_is_taken():
+    check("inference", "mri", acceleration=2.5, pattern="poisson")
+    check("train", "mri", checkpoint_seconds=0.5)
 
 
 def test_an_order_that_undoes_nothing_is_taken():
