@@ -106,9 +106,7 @@ def poor_fit(residual: Residual, unfinished: str = "") -> str:
     if not is_poor:
         return ""
     if unfinished:
-        causes = (
-            f"too few iterations or too little pre-training ({unfinished}); if more of them change nothing, {causes}"
-        )
+        causes = f"too few iterations or too little pre-training ({unfinished}); if more change nothing, {causes}"
     return f"the residual is not explained by noise: {found} (scans that fit: {usual}); it may be {causes}"
 
 
@@ -163,7 +161,7 @@ class SelfCheck:
 
 
 LEAST_FALL = 0.02
-"""Relative fall of the withheld error in the last looks, or of the loss in the last, below which a fit counts as done."""
+"""Relative fall of the withheld error, or of the loss, in the last looks below which a fit counts as done."""
 
 
 def still_falling(history: Sequence[Mapping[str, float]]) -> str:
