@@ -9,9 +9,10 @@ from typing import Any
 from disinr_monai.data.case import safe_name, subjects_of, unique_names
 from disinr_monai.data.readers.dicom import group_series, may_be_dicom
 from disinr_monai.data.readers.dicom_kinds import advice
+from disinr_monai.data.readers.own import is_own_result
 from disinr_monai.data.readers.reader import READERS, Wanted, file_ending, recognise
 from disinr_monai.data.readers.sinogram import known_settings
-from disinr_monai.errors import InputError
+from disinr_monai.errors import InputError, at_least
 from disinr_monai.modality import MODALITIES, modality_of
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,9 @@ def list_cases(
     Volumes and fully sampled k-space give ``slices_per_subject`` slices, evenly spaced over the middle half; raw scans
     give every slice. Hidden files are ignored. What else is no scan of this modality is left out, and the log counts it
     by kind; whether a file is DICOM is decided by its contents, not by its ending. A file in a folder that cannot be
-    read still gives a case, whose reading then fails: a batch goes on past it and reports it.
+    read still gives a case, whose reading then fails: a batch goes on past it and reports it. Results of this
+    package in a folder (:func:`~disinr_monai.data.readers.own.is_own_result`) are left out too; one that is named
+    itself is read.
 
     The subject is read off the file name (:func:`disinr_monai.data.case.subjects_of`), the folder where file names
     repeat, or, for DICOM, a hash of the patient's number (which itself must not end up in a table).
@@ -52,22 +55,23 @@ def list_cases(
             key of ``ct_geometry``.
     """
     facts = modality_of(modality)
-    if slices_per_subject < 1:
-        raise InputError(f"slices_per_subject: expected at least 1, found {slices_per_subject}")
+    at_least("slices_per_subject", slices_per_subject, 1, whole=True)
     root = Path(dataset_dir)
     files = _find_files(root)
     dicom = [file for file in files if may_be_dicom(file)]
-    others = [file for file in files if file not in set(dicom)]
+    own = set() if root.is_file() else {file for file in files if is_own_result(file)}
+    others = [file for file in files if file not in own.union(dicom)]
     known = {ending for reader in READERS.values() for ending in reader.endings}
     companions = [file for file in others if _is_companion(file, facts.companion)]
     plain = [file for file in others if file_ending(file) in known and file not in companions]
-    series, no_image = group_series(dicom, modality)
+    series, no_image = group_series([file for file in dicom if file not in own], modality)
     left_out = Counter({f"DICOM {kind}": count for kind, count in no_image.items()})
+    left_out.update(f"result of disinr_monai ({file_ending(file) or 'DICOM'})" for file in sorted(own))
     left_out.update(file_ending(file) or "without ending" for file in others if file_ending(file) not in known)
     sources: list[tuple[Any, str | list[str], str, str]] = []
     sources += [(file, str(file), label, subject) for file, label, subject in _labels(plain, root)]
     sources += [(found, found.paths, found.label, found.subject) for found in series]
-    wanted = Wanted(slices_per_subject, facts.whole, sinogram_axes, known_settings(ct_geometry), scan)
+    wanted = Wanted(int(slices_per_subject), facts.whole, sinogram_axes, known_settings(ct_geometry), scan)
     cases: list[dict[str, Any]] = []
     failures: list[InputError] = []
     for source, path, label, subject in sources:

@@ -86,8 +86,8 @@ class AcquirePET(AcquireProjections):
         precorrected: bool = False,
         seed: int = 0,
     ) -> None:
-        at_least("image_size", image_size, 8)
-        at_least("n_views", n_views, 1)
+        at_least("image_size", image_size, 8, whole=True)
+        at_least("n_views", n_views, 1, whole=True)
         at_least("counts", counts, 1)
         at_least("randoms_fraction", randoms_fraction, 0)
         at_least("scatter_fraction", scatter_fraction, 0)
@@ -103,8 +103,9 @@ class AcquirePET(AcquireProjections):
         minima = {**dict.fromkeys(lengths, _SMALLEST), "fwhm": 0, "n_bins": 2}
         for key, value in {**lengths, "fwhm": fwhm, "n_bins": n_bins}.items():
             if value is not None:
-                at_least(key, value, minima[key])
-        self.scan, self.image_size, self.n_views, self.n_bins, self.counts = scan, image_size, n_views, n_bins, counts
+                at_least(key, value, minima[key], whole=key == "n_bins")
+        self.scan, self.image_size, self.n_views, self.counts = scan, int(image_size), int(n_views), counts
+        self.n_bins = None if n_bins is None else int(n_bins)
         self.geometry = {**lengths, "fwhm": fwhm}
         self.fractions = {"randoms_fraction": randoms_fraction, "scatter_fraction": scatter_fraction}
         self.attenuation, self.sinogram_axes, self.precorrected = attenuation, sinogram_axes, precorrected
@@ -182,8 +183,8 @@ class AcquirePET(AcquireProjections):
         n_negative = int((counts < 0).sum())
         if float(counts.sum()) < 0.5 * float(counts.abs().sum()):
             raise InputError(
-                f"{label}: `{COUNTS[self.scan]}` must hold counts, found {n_negative} negative values that outweigh the "
-                "others: the wrong sign, or too much background taken off"
+                f"{label}: `{COUNTS[self.scan]}` must hold counts, found {n_negative} negative values that outweigh "
+                "the others: the wrong sign, or too much background taken off"
             )
         if n_negative and not self.precorrected:
             raise InputError(

@@ -162,7 +162,10 @@ def _geometry(file: Any, data: Any, path: str | Path) -> CILGeometry:
         value = data.attrs.get(name, default)
         if value is None or np.size(value) != 1 or not np.isfinite(float(np.asarray(value).item())):
             raise InputError(f"{path}: expected the attribute `{name}` of {_ENTRY}/data/data, found {value}")
-        return float(np.asarray(value).item())
+        result = float(np.asarray(value).item())
+        if name.startswith("num_") and result % 1:
+            raise InputError(f"{path}: expected `{name}` of {_ENTRY}/data/data to be a whole number, found {value}")
+        return result
 
     is_cone = f"{config}/source/position" in file
     angles = file.get(f"{config}/angles")
