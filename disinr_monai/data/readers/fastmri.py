@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_array
-from disinr_monai.data.readers.ismrmrd_acquisitions import parse_ismrmrd_header
+from disinr_monai.data.readers.ismrmrd_header import parse_ismrmrd_header
 from disinr_monai.data.readers.kspace import (
     RawScan,
     checked_slice,

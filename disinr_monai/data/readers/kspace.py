@@ -12,6 +12,8 @@ from disinr_monai.data.readers.hdf5 import read_array
 from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
 
+_LEAST_SIZE, _AT_THE_ENDS = 16, 8.0  # of an axis; times the energy of the middle
+
 
 @dataclass(frozen=True)
 class RawScan:
@@ -59,6 +61,31 @@ def remove_oversampling(kspace: NDArray, n_kept: int, axis: int = -2) -> NDArray
     kept = np.take(image, np.arange(kspace.shape[axis])[centre_block(kspace.shape[axis], n_kept)], axis=axis)
     cut = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(kept, axes=axis), axis=axis, norm="ortho"), axes=axis)
     return cut.astype(np.complex64)
+
+
+def check_centre(kspace: NDArray, mask: NDArray[np.bool_], path: str | Path) -> None:
+    """Refuse Cartesian k-space ``(coil, H, W)`` with zero frequency in the corner, not in the middle.
+
+    Along each axis the energy of its middle quarter is compared with that of both ends, per measured sample.
+
+    Raises:
+        InputError: an end holds far more than the middle.
+    """
+    scaled = np.abs(kspace / np.abs(kspace).max()).astype(np.float64) ** 2
+    corner = []
+    for axis, name in ((-2, "rows"), (-1, "columns")):
+        n = kspace.shape[axis]
+        energy, count = scaled.sum((0, -3 - axis)), mask.sum(-3 - axis)
+        distance = np.abs(np.arange(n) - n // 2)
+        middle, ends = distance <= n // 8, distance >= n // 2 - n // 8
+        if n >= _LEAST_SIZE and count[middle].any() and count[ends].any():
+            density = [energy[part].sum() / count[part].sum() for part in (middle, ends)]
+            corner += [name] if density[1] > _AT_THE_ENDS * density[0] else []
+    if corner:
+        raise InputError(
+            f"{path}: expected zero frequency in the middle of k-space, found the signal at both ends of its "
+            f"{' and '.join(corner)}; apply np.fft.fftshift along them (and to the mask), or mend the line counters"
+        )
 
 
 def cut_affine(affine: NDArray, rows: slice, columns: slice) -> NDArray[np.float64]:
