@@ -18,6 +18,7 @@ from disinr_monai.data.readers.kspace import (
     check_centre,
     checked_slice,
     is_fully_sampled,
+    normalised,
     prewhiten,
     remove_oversampling,
 )
@@ -126,8 +127,13 @@ def _read(scan: IsmrmrdScan, slice_index: int | None) -> RawScan:
         kspace, info["prewhitened"] = prewhiten(kspace, None, noise, scan.path)[0], True
         if calibration is not None:
             calibration = prewhiten(calibration, None, noise, scan.path)[0]
+    kspace, unit = normalised(kspace)
+    if calibration is not None:
+        calibration = (calibration / unit).astype(np.complex64)
     crop = (min(scan.cut(0), shape[0]), min(scan.cut(1), shape[1]))
-    return RawScan(kspace, shape, affine, info, mask, trajectory, is_full, calibration=calibration, crop=crop)
+    return RawScan(
+        kspace, shape, affine, info, mask, trajectory, is_full, calibration=calibration, crop=crop, unit=unit
+    )
 
 
 def _left_out(counts: Mapping[str, int]) -> list[str]:

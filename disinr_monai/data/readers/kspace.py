@@ -12,6 +12,7 @@ from disinr_monai.data.readers.hdf5 import read_array
 from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
 
+_SMALLEST = 1e-10  # of the largest sample
 _LEAST_SIZE, _AT_THE_ENDS = 16, 8.0  # of an axis; times the energy of the middle
 
 
@@ -32,6 +33,7 @@ class RawScan:
         maps: complex64 ``(coil, H, W)``; None where the file has none.
         calibration: complex64 ``(coil, H, W)``, separate lines for coil maps; None where the file has none.
         crop: rows and columns around the centre that are to come out; None for all.
+        unit: of ``kspace`` in the units of the file.
     """
 
     kspace: NDArray[np.complex64]
@@ -45,6 +47,17 @@ class RawScan:
     maps: NDArray[np.complex64] | None = None
     calibration: NDArray[np.complex64] | None = None
     crop: tuple[int, int] | None = None
+    unit: float = 1.0
+
+
+def normalised(kspace: NDArray) -> tuple[NDArray[np.complex64], float]:
+    """K-space whose squares single precision can hold, and its unit: a power of two, 1 for usual sizes."""
+    largest = float(np.abs(kspace).max(initial=0.0))
+    if not np.isfinite(largest) or largest == 0 or _SMALLEST < largest < 1 / _SMALLEST:
+        return kspace.astype(np.complex64), 1.0
+    exponent = int(np.floor(np.log2(largest)))
+    scaled = np.ldexp(kspace.real, -exponent) + 1j * np.ldexp(kspace.imag, -exponent)
+    return scaled.astype(np.complex64), float(np.ldexp(1.0, exponent))
 
 
 def remove_oversampling(kspace: NDArray, n_kept: int, axis: int = -2) -> NDArray[np.complex64]:
