@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from disinr_monai.data.readers.dicom import group_series, may_be_dicom
 from disinr_monai.data.readers.dicom_kinds import advice
 from disinr_monai.data.readers.own import is_own_result
 from disinr_monai.data.readers.reader import READERS, Wanted, file_ending, recognise
+from disinr_monai.data.readers.sinogram import known_settings
 from disinr_monai.errors import InputError, at_least
 from disinr_monai.modality import MODALITIES, modality_of
 
@@ -22,6 +23,9 @@ def list_cases(
     modality: str,
     slices_per_subject: int = 4,
     sinogram_axes: str | Sequence[str] | None = None,
+    *,
+    ct_geometry: Mapping[str, Any] | None = None,
+    scan: str = "emission",
 ) -> list[dict[str, Any]]:
     """List every case of one modality in a file or, recursively, in a folder, in a fixed order.
 
@@ -43,9 +47,12 @@ def list_cases(
         modality: a key of :data:`disinr_monai.modality.MODALITIES`.
         slices_per_subject: slices of a volume.
         sinogram_axes: order of the axes of PET sinograms, for files that do not say it, e.g. ``"view,plane,bin"``.
+        ct_geometry: what the user says of CT sinograms, stronger than the files; the same as for reading.
+        scan: of PET sinograms, ``"emission"`` or ``"transmission"``; the same as for reading.
 
     Raises:
-        InputError: no such path, nothing in it, nothing of that modality, or nothing that can be read.
+        InputError: no such path, nothing in it, nothing of that modality, nothing that can be read, or an unknown
+            key of ``ct_geometry``.
     """
     facts = modality_of(modality)
     at_least("slices_per_subject", slices_per_subject, 1, whole=True)
@@ -64,7 +71,7 @@ def list_cases(
     sources: list[tuple[Any, str | list[str], str, str]] = []
     sources += [(file, str(file), label, subject) for file, label, subject in _labels(plain, root)]
     sources += [(found, found.paths, found.label, found.subject) for found in series]
-    wanted = Wanted(int(slices_per_subject), facts.whole, sinogram_axes)
+    wanted = Wanted(int(slices_per_subject), facts.whole, sinogram_axes, known_settings(ct_geometry), scan)
     cases: list[dict[str, Any]] = []
     failures: list[InputError] = []
     for source, path, label, subject in sources:

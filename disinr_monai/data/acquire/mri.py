@@ -113,6 +113,7 @@ class AcquireMRI(Transform):
             affine = cut_affine(affine, rows, columns)
             reference = None if reference is None else reference[:, rows, columns]
         output_scale = scale if reference is None else float(reference.max())
+        image_scale, unit = scale / output_scale, scan.get("unit", 1.0)
         info = {
             **scan["info"],
             "n_coils": operator.range_shape[0],
@@ -125,8 +126,8 @@ class AcquireMRI(Transform):
             modality="mri",
             affine=affine,
             info=info,
-            image_scale=scale / output_scale,
-            output_scale=output_scale,
+            image_scale=image_scale,
+            output_scale=output_scale * unit,
             reference=None if reference is None else reference / output_scale,
             crop=crop,
         )
@@ -180,6 +181,7 @@ class AcquireMRI(Transform):
             "calibration": raw.calibration,
             "shape": raw.shape,
             "crop": raw.crop or raw.shape,
+            "unit": raw.unit,
             "reference": reference,
             "affine": raw.affine,
             "info": {**info, "maps": "file", "retrospective": reference is not None},

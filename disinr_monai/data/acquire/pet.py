@@ -16,6 +16,7 @@ from disinr_monai.data.acquire.projections import AcquireProjections
 from disinr_monai.data.case import case_label, make_case
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.pet import COUNTS, pet_geometry
+from disinr_monai.data.readers.plausible import check_counts
 from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import block_average
 from disinr_monai.data.simulate.pet import WATER_511, mu_map_path, read_mu_map, simulate_pet, water_body
@@ -180,6 +181,11 @@ class AcquirePET(AcquireProjections):
         file = reader_of(case).read(path, scan=self.scan, plane=plane, axes=self.sinogram_axes)
         counts = torch.from_numpy(file["counts"])[None]
         n_negative = int((counts < 0).sum())
+        if float(counts.sum()) < 0.5 * float(counts.abs().sum()):
+            raise InputError(
+                f"{label}: `{COUNTS[self.scan]}` must hold counts, found {n_negative} negative values that outweigh "
+                "the others: the wrong sign, or too much background taken off"
+            )
         if n_negative and not self.precorrected:
             raise InputError(
                 f"{label}: `{COUNTS[self.scan]}` must hold counts, found {n_negative} negative values (the background "
@@ -195,6 +201,9 @@ class AcquirePET(AcquireProjections):
         options = {**self.geometry, "fwhm": 0.0} if self.scan == "transmission" else self.geometry
         geometry = pet_geometry(path, file["values"], counts.shape[1:], options, self.scan)
         lines, fwhm, assumed = geometry.lines, geometry.fwhm, geometry.assumed
+        blank = file["blank"] * geometry.blank_scale if self.scan == "transmission" else None
+        key = COUNTS[self.scan]
+        doubts = [*geometry.unverified, *check_counts(file["counts"], blank, lines, label, water=WATER_511, key=key)]
         if assumed and not plane:  # once a file
             logger.warning("%s: not in the file, assumed: %s", path, ", ".join(assumed))
         background = torch.from_numpy(file["background"])[None] if "background" in file else None
@@ -210,12 +219,11 @@ class AcquirePET(AcquireProjections):
             "bin_spacing": lines.detector_spacing,
             "bin_offset": lines.detector_offset,
             "fwhm": fwhm,
-            **({"unverified": geometry.unverified} if geometry.unverified else {}),
+            **({"unverified": doubts} if doubts else {}),
         }
-        if self.scan == "transmission":
-            blank = torch.from_numpy(file["blank"])[None] * geometry.blank_scale
+        if blank is not None:
             operator = PETProjection(lines, sensitivity=WATER_511)
-            model: CountModel = TransmissionCounts(blank, background)
+            model: CountModel = TransmissionCounts(torch.from_numpy(blank)[None], background)
             info |= {"units": "1/mm", "blank_scale": geometry.blank_scale}
             scan = Scan(operator, counts, counts=model)
             return make_case(case, scan, modality="pet", affine=geometry.affine, info=info, output_scale=WATER_511)

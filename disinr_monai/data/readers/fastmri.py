@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.readers.fastmri_layout import (
+    MAPS,
+    RECONSTRUCTIONS,
+    check_coil_axis,
+    header_encoding,
+    header_text,
+    kspace_dataset,
+    layout,
+)
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_array
-from disinr_monai.data.readers.ismrmrd_acquisitions import parse_ismrmrd_header
 from disinr_monai.data.readers.kspace import (
     RawScan,
+    check_centre,
     checked_slice,
     cut_affine,
     cut_size,
     is_fully_sampled,
+    normalised,
     prewhiten,
     read_trajectory,
     remove_oversampling,
@@ -25,14 +35,12 @@ from disinr_monai.data.readers.kspace import (
 from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
 
-_MAP_KEYS = ("sensitivity_maps", "coil_sensitivity_maps", "sens_maps", "coil_maps")
-
 
 def read_fastmri(path: str | Path, slice_index: int | None = None, select: Mapping[str, int] | None = None) -> RawScan:
     """Read one slice of a raw MRI file as fastMRI's.
 
-    Datasets: ``kspace`` ``(slice, coil, H, W)``; ``(coil, H, W)`` for one slice; or ``(slice, H, W)`` of one coil, in a
-    file with ``ismrmrd_header`` or ``reconstruction_esc`` as fastMRI's single-coil files have. Optional datasets:
+    Datasets: ``kspace`` ``(slice, coil, H, W)``; ``(coil, H, W)`` for one slice; or ``(slice, H, W)`` of one coil as
+    in fastMRI's single-coil files (:func:`~disinr_monai.data.readers.fastmri_layout.layout`). Optional datasets:
     ``mask`` (``(W,)``, ``(H, W)``, or with a leading slice axis), ``sensitivity_maps`` (shaped like ``kspace``),
     ``ismrmrd_header`` (:func:`~disinr_monai.data.readers.fastmri.fastmri_geometry`), ``noise`` ``(coil, samples)``
     (coils are then prewhitened, :func:`~disinr_monai.data.readers.kspace.prewhiten`). Without ``mask`` a scan is
@@ -47,14 +55,16 @@ def read_fastmri(path: str | Path, slice_index: int | None = None, select: Mappi
 
     Raises:
         InputError: not HDF5, truncated, no ``kspace``, wrong rank, real-valued, no coil, no such slice, NaN or
-            infinite, all zero, or a mask or maps that do not match.
+            infinite, all zero, coils along the last axis, zero frequency in the corner, facts about coils and slices
+            that contradict each other, or a mask or maps that do not match.
     """
     with open_hdf5(path) as file:
-        data = _kspace_dataset(file, path)
-        n_slices, read = _layout(file, data)
+        data = kspace_dataset(file, path)
+        n_slices, read, said = layout(file, data, path)
         index = checked_slice(slice_index, n_slices, path)
-        kspace = np.asarray(read(index)).astype(np.complex64)
-        _check_values(kspace, path, index)
+        raw = np.asarray(read(index))
+        _check_values(raw, path, index)
+        kspace, unit = normalised(raw)
         trajectory, shape = None, kspace.shape[1:]
         if "trajectory" in file:
             trajectory, shape = read_trajectory(file, kspace.shape, path)
@@ -66,16 +76,21 @@ def read_fastmri(path: str | Path, slice_index: int | None = None, select: Mappi
     info["unverified"] = ["orientation (fastMRI files hold none)"]
     if geometry.startswith("unknown"):
         info["unverified"].append("voxel size (no field of view in the file; 1 mm assumed)")
+    if said:
+        info["read_as"] = said
     if noise is not None:
-        kspace, maps = prewhiten(kspace, maps, noise, path)
+        kspace, maps = prewhiten(kspace, maps, noise / unit, path)
+        unit = 1.0
         info["prewhitened"] = True
-    scan = RawScan(kspace, shape, affine, info, trajectory=trajectory, has_mask=mask is not None, maps=maps)
+    scan = RawScan(kspace, shape, affine, info, trajectory=trajectory, has_mask=mask is not None, maps=maps, unit=unit)
     if trajectory is not None:
         return scan
     measured = (kspace != 0).any(axis=0)
     if mask is not None and not (measured & mask).any():
         raise InputError(f"{path}: `mask` must select measured samples, found that kspace is zero wherever mask is 1")
     mask = measured if mask is None else mask & measured
+    check_coil_axis(kspace, path)
+    check_centre(kspace, measured, path)
     return _without_oversampling(replace(scan, mask=mask, is_full=is_fully_sampled(measured), crop=kept))
 
 
@@ -105,42 +120,12 @@ def fastmri_summary(file: Any, path: str | Path) -> tuple[int, bool]:
     Raises:
         InputError: no usable ``kspace``.
     """
-    data = _kspace_dataset(file, path)
-    n_slices = _layout(file, data)[0]
+    data = kspace_dataset(file, path)
+    n_slices = layout(file, data, path)[0]
     if "mask" in file or "trajectory" in file:
         return n_slices, False
     coil = data[n_slices // 2, 0] if data.ndim == 4 else data[n_slices // 2 if n_slices > 1 else 0]
     return n_slices, is_fully_sampled(np.asarray(coil) != 0)
-
-
-def _layout(file: Any, data: Any) -> tuple[int, Callable[[int], NDArray]]:
-    """Number of slices, and how to read one ``(coil, H, W)``."""
-    if data.ndim == 4:
-        return data.shape[0], lambda index: data[index]
-    if "trajectory" not in file and ("ismrmrd_header" in file or "reconstruction_esc" in file):
-        return data.shape[0], lambda index: data[index][None]
-    return 1, lambda index: data[()]
-
-
-def _kspace_dataset(file: Any, path: str | Path) -> Any:
-    if "kspace" not in file:
-        raise InputError(
-            f"{path}: expected a dataset `kspace` (slice, coil, H, W) or an ISMRMRD group `dataset`, found keys "
-            f"{sorted(map(str, file)) or 'none'}; rename the dataset or give a fastMRI or ISMRMRD HDF5 file"
-        )
-    data = file["kspace"]
-    shape = getattr(data, "shape", None)
-    if shape is None or len(shape) not in (3, 4):
-        raise InputError(f"{path}: `kspace` must have shape (slice, coil, H, W), found {shape or 'a group'}")
-    if np.dtype(data.dtype).kind != "c":
-        raise InputError(f"{path}: `kspace` must be complex, found {data.dtype}; store real + 1j * imaginary")
-    if 0 in shape:
-        what = "coils" if shape[-3] == 0 else "samples"
-        raise InputError(f"{path}: `kspace` (slice, coil, H, W) holds zero {what}, found shape {tuple(shape)}")
-    if min(shape[-2:]) < 2 and "trajectory" not in file:
-        raise InputError(f"{path}: `kspace` must have at least 2 x 2 samples a coil, found shape {tuple(shape)}")
-    check_size(data, path)
-    return data
 
 
 def _check_values(kspace: NDArray, path: str | Path, index: int) -> None:
@@ -174,7 +159,7 @@ def _read_mask(
 
 
 def _read_maps(file: Any, shape: tuple[int, ...], index: int, path: str | Path) -> NDArray[np.complex64] | None:
-    key = next((key for key in _MAP_KEYS if key in file), None)
+    key = next((key for key in MAPS if key in file), None)
     if key is None:
         return None
     data = file[key]
@@ -191,7 +176,6 @@ def _read_maps(file: Any, shape: tuple[int, ...], index: int, path: str | Path) 
     return maps
 
 
-_RECONSTRUCTIONS = ("reconstruction_rss", "reconstruction_esc")
 _KNOWN = "field of view of the ISMRMRD header; orientation unknown"
 
 
@@ -210,11 +194,7 @@ def fastmri_geometry(file: Any, shape: tuple[int, int], index: int) -> tuple[NDA
     Returns:
         4x4 affine in mm of the whole field of view, where it comes from, and the rows and columns to keep.
     """
-    header = _header(file)
-    try:
-        encoding = parse_ismrmrd_header(header, "ismrmrd_header")[0]
-    except InputError:  # the header is extra: what can be read of it is used
-        encoding = None
+    header, encoding = header_text(file), header_encoding(file)
     if encoding is not None:
         pixel, kept = [], []
         for axis, n in enumerate(shape):
@@ -224,7 +204,7 @@ def fastmri_geometry(file: Any, shape: tuple[int, int], index: int) -> tuple[NDA
             pixel.append(encoded[1] / n)
             kept.append(cut_size(n, encoded[1], *recon))
         return unplaced_affine(*pixel, encoding.recon.fov[2], index), _KNOWN, (kept[0], kept[1])
-    images = [getattr(file.get(key), "shape", None) or () for key in _RECONSTRUCTIONS]
+    images = [getattr(file.get(key), "shape", None) or () for key in RECONSTRUCTIONS]
     kept = next((image[-2:] for image in images if len(image) >= 2), shape)
     kept = (min(int(kept[0]), shape[0]), min(int(kept[1]), shape[1]))
     kept = kept if min(kept) > 0 else shape
@@ -234,13 +214,3 @@ def fastmri_geometry(file: Any, shape: tuple[int, int], index: int) -> tuple[NDA
         x, y, z = map(float, sizes)
         return unplaced_affine(x / shape[0], y / shape[1], z, index), _KNOWN, kept
     return unplaced_affine(1.0, 1.0, 1.0, index), "unknown: 1 mm voxels assumed", kept
-
-
-def _header(file: Any) -> str:
-    if "ismrmrd_header" not in file:
-        return ""
-    if getattr(file["ismrmrd_header"], "shape", None) is not None:
-        check_size(file["ismrmrd_header"], file.filename)
-    header = np.asarray(file["ismrmrd_header"][()]).reshape(-1)
-    header = header[0] if len(header) else ""
-    return header.decode(errors="replace") if isinstance(header, bytes) else str(header)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,24 @@ from numpy.typing import NDArray
 
 from disinr_monai.data.readers.hdf5 import open_hdf5
 from disinr_monai.data.readers.ismrmrd_acquisitions import IsmrmrdScan, find_ismrmrd, open_ismrmrd
+from disinr_monai.data.readers.ismrmrd_affine import slice_affine
+from disinr_monai.data.readers.ismrmrd_places import distinct_readouts, is_reversed, readout_rows, readout_window
+from disinr_monai.data.readers.ismrmrd_reversed import Reversal, corrections_of, find_reversal
 from disinr_monai.data.readers.kspace import (
     RawScan,
+    check_centre,
     checked_slice,
     is_fully_sampled,
+    normalised,
     prewhiten,
     remove_oversampling,
-    unplaced_affine,
 )
 from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
 
+logger = logging.getLogger(__name__)
 _MOST_ACCELERATION = 64
+_NEXT_TO_NONE = 0.05  # samples of delay
 _FEW, _FEW_IN_ALL = 2**20, 2**25  # samples that are always allowed: a coil, all coils
 
 
@@ -28,15 +35,17 @@ def ismrmrd_summary(file: Any, path: str | Path) -> tuple[int, bool]:
     """Number of slices of an open file, and whether the scan is Cartesian and fully sampled, from the headers alone."""
     scan = open_ismrmrd(find_ismrmrd(file), path, first=True)
     numbers, is_volume = _slices(scan)
+    if said := [*scan.notes, *_left_out(scan.left_out)]:
+        logger.info("%s: %s", path, ", ".join(said))
     n_slices = scan.cut(2) if is_volume else len(numbers)
     if scan.encoding.trajectory != "cartesian":
         return n_slices, False
     shape = scan.encoding.encoded.matrix
-    first = scan.imaging if is_volume else _of_slice(scan, scan.imaging, numbers[len(numbers) // 2])
+    first = scan.imaging if is_volume else scan.of_slice(scan.imaging, numbers[len(numbers) // 2])
     _check_matrix(scan, first, shape[2] if is_volume else 1)
     mask = np.zeros(shape[:2], bool)
     for head, line in zip(scan.heads[first], _places(scan, first, 0), strict=True):
-        rows, _ = _readout(head, shape[0])
+        rows, _ = readout_rows(head, shape[0], "forward", path)
         mask[rows, line] = True
     return n_slices, is_fully_sampled(mask)
 
@@ -46,7 +55,8 @@ def read_ismrmrd(path: str | Path, slice_index: int | None = None, select: Mappi
 
     A line lies at ``kspace_encode_step_1 - center + N // 2`` (``center`` of the encoding limits, N the encoded matrix),
     its sample ``center_sample`` in the middle of the readout (0 is taken as not given). Lines at one place are averaged
-    (averages, segments). Reversed lines are turned round; their ``center_sample`` counts as in a forward one. Readout
+    (averages, segments) if position and directions agree; slices that were not counted are told apart by position.
+    Reversed lines become forward ones (:func:`~disinr_monai.data.readers.ismrmrd_reversed.find_reversal`). Readout
     oversampling is removed where the readout is complete; with an asymmetric echo it stays until the image is cut.
     Noise measurements prewhiten the coils. Embedded calibration lines belong to the image, separate ones only serve the
     coil maps. A 3-D Cartesian scan is transformed along its partitions.
@@ -55,7 +65,8 @@ def read_ismrmrd(path: str | Path, slice_index: int | None = None, select: Mappi
 
     Raises:
         InputError: damaged headers or samples, several contrasts, phases, repetitions or sets without ``select``, lines
-            outside the matrix, a 3-D scan with missing partitions, a trajectory in other units.
+            or samples outside the matrix, lines of several positions, reversed lines that disagree with forward ones, a
+            3-D scan with missing partitions, zero frequency in the corner, a trajectory in other units.
     """
     with open_hdf5(path) as file:
         return _read(open_ismrmrd(find_ismrmrd(file), path, select), slice_index)
@@ -65,26 +76,49 @@ def _read(scan: IsmrmrdScan, slice_index: int | None) -> RawScan:
     numbers, is_volume = _slices(scan)
     n_slices = scan.cut(2) if is_volume else len(numbers)
     index = checked_slice(slice_index, n_slices, scan.path)
-    chosen = scan.imaging if is_volume else _of_slice(scan, scan.imaging, numbers[index])
+    chosen = scan.imaging if is_volume else scan.of_slice(scan.imaging, numbers[index])
     mask, trajectory, calibration, is_full = None, None, None, False
+    left_out, notes, unverified = dict(scan.left_out), list(scan.notes), []
     if scan.encoding.trajectory != "cartesian":
         kspace, trajectory, shape = _non_cartesian(scan, chosen, is_volume)
     else:
         if is_volume:
-            slab, mask = _slab(scan)
+            slab, mask, reversal, n_cut = _slab(scan)
             kspace = slab[..., index]
         else:
-            kspace, mask = _assemble(scan, chosen)
-            lines = _of_slice(scan, scan.calibration, numbers[index])
-            calibration = _assemble(scan, lines)[0] if len(lines) else None
+            reversal = _reversal(scan, chosen, numbers[index])
+            kspace, mask, n_cut = _assemble(scan, chosen, reversal)
+            lines = scan.of_slice(scan.calibration, numbers[index])
+            if len(lines):
+                calibration = _assemble(scan, lines, _reversal(scan, lines, numbers[index]))[0]
         shape, is_full = kspace.shape[1:], is_fully_sampled(mask)
+        notes += [reversal.note] if reversal.note else []
+        if reversal.n_corrections:
+            left_out.pop("phase-correction", None)
+        elif len(np.unique(is_reversed(scan.heads[chosen]))) == 2:
+            unverified.append("phase of the reversed lines (no phase-correction lines)")
+        if n_cut:
+            left_out["last sample of a readout, beyond the matrix"] = n_cut
+        if (scan.heads["center_sample"][chosen] == 0).all():
+            notes.append("center_sample is 0 everywhere: the middle of the readout is taken for its centre")
+    if len(scan.calibration) and (is_volume or trajectory is not None):
+        left_out["calibration"] = len(scan.calibration)
     if not kspace.any():
         raise InputError(f"{scan.path}: expected measured samples, found all zero in slice {index}")
+    if mask is not None:
+        check_centre(kspace, mask, scan.path)
     affine, geometry = slice_affine(scan, index, numbers, is_volume, shape)
     info = {"format": "ismrmrd_hdf5", "slice": index, "n_slices": n_slices, "geometry": geometry}
     info |= {"trajectory": scan.encoding.trajectory, **scan.settings}
+    if left_out:
+        info["left_out"] = left_out
+        notes += _left_out(left_out)
+    if notes:
+        info["read_as"] = ", ".join(notes)
     if "unknown" in geometry:
-        info["unverified"] = ["orientation (the acquisitions hold no usable directions and position)"]
+        unverified.append("orientation (the acquisitions hold no usable directions and position)")
+    if unverified:
+        info["unverified"] = unverified
     if len(scan.noise):
         noise = [s.transpose(1, 0, 2).reshape(s.shape[1], -1) for _, s, _ in scan.lines(scan.noise)]
         if {len(part) for part in noise} != {len(kspace)}:
@@ -93,22 +127,32 @@ def _read(scan: IsmrmrdScan, slice_index: int | None) -> RawScan:
         kspace, info["prewhitened"] = prewhiten(kspace, None, noise, scan.path)[0], True
         if calibration is not None:
             calibration = prewhiten(calibration, None, noise, scan.path)[0]
+    kspace, unit = normalised(kspace)
+    if calibration is not None:
+        calibration = (calibration / unit).astype(np.complex64)
     crop = (min(scan.cut(0), shape[0]), min(scan.cut(1), shape[1]))
-    return RawScan(kspace, shape, affine, info, mask, trajectory, is_full, calibration=calibration, crop=crop)
+    return RawScan(
+        kspace, shape, affine, info, mask, trajectory, is_full, calibration=calibration, crop=crop, unit=unit
+    )
+
+
+def _left_out(counts: Mapping[str, int]) -> list[str]:
+    return [f"left out: {', '.join(f'{count} x {kind}' for kind, count in counts.items())}"] if counts else []
 
 
 def _slices(scan: IsmrmrdScan) -> tuple[list[int], bool]:
     """Slice numbers of the scan, and whether its slices are partitions of one slab."""
-    idx = scan.heads["idx"][scan.imaging]
-    numbers = np.unique(idx["slice"]).tolist()
-    is_volume = scan.encoding.encoded.matrix[2] > 1 and len(np.unique(idx["kspace_encode_step_2"])) > 1
+    numbers = np.unique(scan.slices[scan.imaging]).tolist()
+    n_partitions = len(np.unique(scan.heads["idx"]["kspace_encode_step_2"][scan.imaging]))
+    is_volume = scan.encoding.encoded.matrix[2] > 1 and n_partitions > 1
+    if n_partitions > 1 and not is_volume and scan.encoding.trajectory == "cartesian":
+        raise InputError(
+            f"{scan.path}: expected one kspace_encode_step_2 of an encoded matrix with z = 1, found {n_partitions}; "
+            "mend encodedSpace of a 3-D scan, or count slices in idx.slice"
+        )
     if is_volume and len(numbers) > 1:
         raise InputError(f"{scan.path}: expected one 3-D slab, found {len(numbers)}; write one file a slab")
     return numbers, is_volume
-
-
-def _of_slice(scan: IsmrmrdScan, chosen: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    return chosen[scan.heads["idx"]["slice"][chosen] == number]
 
 
 def _places(scan: IsmrmrdScan, chosen: NDArray[np.int64], step: int) -> NDArray[np.int64]:
@@ -125,20 +169,14 @@ def _places(scan: IsmrmrdScan, chosen: NDArray[np.int64], step: int) -> NDArray[
     return places
 
 
-def _readout(head: NDArray, n: int) -> tuple[slice, slice]:
-    """Rows of the matrix that one line fills, and which of its kept samples go there."""
-    n_samples, before = int(head["number_of_samples"]), int(head["discard_pre"])
-    centre = int(head["center_sample"]) or n_samples // 2
-    start = n // 2 - centre + before
-    stop = start + n_samples - before - int(head["discard_post"])
-    rows = slice(min(max(start, 0), n), max(min(stop, n), 0))
-    return rows, slice(rows.start - start, rows.stop - start)
+def _reversal(scan: IsmrmrdScan, chosen: NDArray[np.int64], number: int) -> Reversal:
+    return find_reversal(scan, chosen, _places(scan, chosen, 0), corrections_of(scan, chosen, number))
 
 
 def _assemble(
-    scan: IsmrmrdScan, chosen: NDArray[np.int64], volume: bool = False
-) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
-    """k-space ``(coil, H, W)`` or ``(coil, H, W, partition)``, averaged, and which samples were measured."""
+    scan: IsmrmrdScan, chosen: NDArray[np.int64], reversal: Reversal, volume: bool = False
+) -> tuple[NDArray[np.complex64], NDArray[np.bool_], int]:
+    """k-space ``(coil, H, W)`` or ``(coil, H, W, partition)``, averaged, the mask, and samples beyond the matrix."""
     n_rows, n_lines, n_partitions = scan.encoding.encoded.matrix
     n_partitions = n_partitions if volume else 1
     heads = scan.heads[chosen]
@@ -146,27 +184,42 @@ def _assemble(
     if (heads["active_channels"] != n_coils).any() or n_coils == 0:
         raise InputError(f"{scan.path}: expected one number of coils, found {np.unique(heads['active_channels'])}")
     _check_matrix(scan, chosen, n_partitions)
-    complete = all(_readout(head, n_rows)[0] == slice(0, n_rows) for head in _distinct(heads))
+    windows = [readout_window(head, reversal.order)[0] for head in distinct_readouts(heads)]
+    complete = all(kept.stop - kept.start >= n_rows for kept in windows)
     n_kept = scan.cut(0) if complete else n_rows
     lines, partitions = _places(scan, chosen, 0), _places(scan, chosen, 1) if volume else np.zeros(len(chosen), int)
+    turned, late = is_reversed(heads).astype(bool), reversal.delay(n_rows)
     grid = None
     count = np.zeros((n_kept, n_lines, n_partitions), np.int32)
-    at = 0
-    for block, samples, _ in scan.lines(chosen):
+    at = n_beyond = 0
+    removed = energy = 0.0
+    for rows, placed, lost in scan.placed_lines(chosen, reversal.order):
         if grid is None:  # not before samples of so many coils have been found
             grid = np.zeros((n_coils, n_kept, n_lines, n_partitions), np.complex64)
-        rows, taken = _readout(block[0], n_rows)
-        placed = np.zeros((*samples.shape[:2], n_rows), np.complex64)
-        placed[..., rows] = samples[..., taken]
-        rows = slice(0, n_kept) if complete else rows
+        if turned[at]:
+            placed = reversal.apply(placed)
+            if not complete:  # what the delay would fetch from beyond the readout was not measured
+                before, after = (max(0, int(np.ceil(sign * late - _NEXT_TO_NONE))) for sign in (-1, 1))
+                rows = slice(rows.start + before, rows.stop - after)
+                placed[..., : rows.start] = placed[..., rows.stop :] = 0
         if n_kept < n_rows:
+            whole = float(np.linalg.norm(placed))
             placed = remove_oversampling(placed, n_kept, axis=-1)
+            removed, energy = removed + whole**2 - float(np.linalg.norm(placed)) ** 2, energy + whole**2
+        rows = slice(0, n_kept) if complete else rows
+        n_beyond += lost
         for values in placed:
             grid[:, :, lines[at], partitions[at]] += values
             count[rows, lines[at], partitions[at]] += 1
             at += 1
+    if scan.is_oversampled and removed > 0.3 * energy * (1 - n_kept / n_rows):
+        raise InputError(
+            f"{scan.path}: expected readouts within the encoded matrix, or oversampled ones whose image is empty "
+            f"outside the reconstructed field of view, found {100 * removed / energy:.0f} % of the signal there; mend "
+            "encodedSpace"
+        )
     grid /= np.maximum(count, 1)
-    return (grid, count > 0) if volume else (grid[..., 0], count[..., 0] > 0)
+    return (grid, count > 0, n_beyond) if volume else (grid[..., 0], count[..., 0] > 0, n_beyond)
 
 
 def _check_matrix(scan: IsmrmrdScan, chosen: NDArray[np.int64], n_partitions: int) -> None:
@@ -184,21 +237,19 @@ def _check_matrix(scan: IsmrmrdScan, chosen: NDArray[np.int64], n_partitions: in
         )
 
 
-def _distinct(heads: NDArray) -> NDArray:
-    keys = np.stack([heads[k] for k in ("number_of_samples", "discard_pre", "discard_post", "center_sample")], axis=1)
-    return heads[np.unique(keys, axis=0, return_index=True)[1]]
-
-
 # The 3-D scan read last: its slices are asked for one after the other.
-_LAST: dict[tuple[Any, ...], tuple[NDArray[np.complex64], NDArray[np.bool_]]] = {}
+_LAST: dict[tuple[Any, ...], tuple[NDArray[np.complex64], NDArray[np.bool_], Reversal, int]] = {}
 
 
-def _slab(scan: IsmrmrdScan) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
-    """A 3-D scan, transformed along its partitions, and the sampling mask that they share."""
+def _slab(scan: IsmrmrdScan) -> tuple[NDArray[np.complex64], NDArray[np.bool_], Reversal, int]:
+    """A 3-D scan, transformed along its partitions, the mask that they share, and as :func:`_assemble`."""
     key = (scan.path, Path(scan.path).stat().st_mtime_ns, *sorted(scan.settings.items()))
     if key not in _LAST:
         _LAST.clear()
-        grid, mask = _assemble(scan, scan.imaging, volume=True)
+        partitions = _places(scan, scan.imaging, 1)
+        middle = np.abs(partitions - scan.encoding.encoded.matrix[2] // 2)
+        reversal = _reversal(scan, scan.imaging[middle == middle.min()], -1)
+        grid, mask, n_beyond = _assemble(scan, scan.imaging, reversal, volume=True)
         if (mask != mask[..., :1]).any():
             n_missing = int((mask.any((0, 1)) == 0).sum())
             found = f"{n_missing} of {mask.shape[-1]} missing" if n_missing else "lines that lack some partitions"
@@ -207,7 +258,8 @@ def _slab(scan: IsmrmrdScan) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
                 "undersampling along partitions is not supported"
             )
         slab = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(grid, axes=-1), axis=-1, norm="ortho"), axes=-1)
-        _LAST[key] = slab[..., centre_block(grid.shape[-1], scan.cut(2))].astype(np.complex64), mask[..., 0]
+        kept = slab[..., centre_block(grid.shape[-1], scan.cut(2))].astype(np.complex64)
+        _LAST[key] = kept, mask[..., 0], reversal, n_beyond
     return _LAST[key]
 
 
@@ -216,7 +268,7 @@ def _non_cartesian(
 ) -> tuple[NDArray[np.complex64], NDArray[np.float64], tuple[int, int]]:
     shape = scan.encoding.encoded.matrix[:2]
     _check_matrix(scan, chosen, 1)
-    parts = list(scan.lines(chosen))
+    parts = list(scan.lines(chosen, "acquired"))
     sizes = {(s.shape[1:], t.shape[1:]) for _, s, t in parts}
     if len(sizes) != 1 or parts[0][2].shape[-1] < 2:
         raise InputError(
@@ -238,51 +290,12 @@ def _non_cartesian(
             f"{scan.path}: `traj` must be in cycles per pixel (up to 0.5), radians (up to π) or cycles per field of "
             f"view (up to {half.max():g}), found up to {reach:.4g}"
         )
-    trajectory = np.clip(trajectory, -half, half)
+    beyond = (np.abs(trajectory) > half * (1 + 1e-4)).any(-1)
+    if beyond.any():
+        raise InputError(
+            f"{scan.path}: `traj` must stay within the encoded matrix of {shape[0]} x {shape[1]}, found "
+            f"{100 * beyond.mean():.2g} % of the samples beyond it; enlarge encodedSpace or leave them out"
+        )
+    trajectory = np.clip(trajectory, -half, half)  # rounding
     kspace = np.concatenate([s for _, s, _ in parts]).transpose(1, 0, 2)
     return np.ascontiguousarray(kspace), trajectory, (int(shape[0]), int(shape[1]))
-
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-
-
-def slice_affine(
-    scan: IsmrmrdScan, index: int, numbers: list[int], is_volume: bool, shape: tuple[int, int]
-) -> tuple[NDArray[np.float64], str]:
-    r"""Affine (RAS mm) of one slice ``(H, W)``: rows along the readout, columns along the phase encoding.
-
-    ``position`` (patient coordinates, LPS mm) is the middle of the slice or slab; the pixel ``n // 2``, where the
-    transform has its centre, lies there.
-
-    Args:
-        scan: of :func:`~disinr_monai.data.readers.ismrmrd_acquisitions.open_ismrmrd`.
-        index: of the slice.
-        numbers: the scan's slice counters.
-        is_volume: slices are partitions of one slab.
-        shape: (H, W) over the encoded pixel size.
-
-    Returns:
-        The affine, and where it comes from.
-    """
-    encoded = scan.encoding.encoded
-    pixel = np.array([encoded.fov[0] / encoded.matrix[0], encoded.fov[1] / encoded.matrix[1]])
-    thickness = encoded.fov[2] / encoded.matrix[2] if is_volume else scan.encoding.recon.fov[2]
-    heads = [scan.heads[_of_slice(scan, scan.imaging, number)[0]] for number in numbers]
-    head = heads[0 if is_volume else index]
-    directions = np.stack([np.asarray(head[key], float) for key in ("read_dir", "phase_dir", "slice_dir")], axis=1)
-    position = np.asarray(head["position"], float)
-    affine = np.eye(4)
-    known = np.isfinite(directions).all() and np.isfinite(position).all()
-    if not known or not np.allclose(directions.T @ directions, np.eye(3), atol=0.02):
-        return unplaced_affine(*pixel, thickness, index), "field of view of the ISMRMRD header; orientation unknown"
-    if is_volume:
-        position = position + directions[:, 2] * thickness * (index - scan.cut(2) // 2)
-    elif len(heads) > 1:
-        heights = np.sort([np.asarray(h["position"], float) @ directions[:, 2] for h in heads])
-        steps = np.diff(heights)
-        if np.isfinite(steps).all() and steps.min() > 1e-3:
-            thickness = float(np.median(steps))
-    directions, position = _LPS_TO_RAS @ directions, _LPS_TO_RAS @ position
-    affine[:3, :3] = directions * [*pixel, thickness]
-    affine[:3, 3] = position - affine[:3, :2] @ (np.asarray(shape) // 2)
-    return affine, "position and directions of the ISMRMRD acquisitions"

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.readers.hdf5 import check_size
+from disinr_monai.data.readers.ismrmrd_header import Encoding, parse_ismrmrd_header
+from disinr_monai.data.readers.ismrmrd_places import (
+    encoded_readout,
+    is_reversed,
+    readout_rows,
+    readout_window,
+    slices_by_position,
+)
 from disinr_monai.data.readers.kspace import cut_size
 from disinr_monai.errors import InputError
 
@@ -17,9 +24,17 @@ COUNTERS = ("contrast", "phase", "repetition", "set")
 _FIELDS = {"flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample", "idx"}
 _FIELDS |= {"encoding_space_ref", "trajectory_dimensions", "position", "read_dir", "phase_dir", "slice_dir"}
 _STEPS = ("kspace_encode_step_1", "kspace_encode_step_2", "slice")
-_NOISE, _CALIBRATION, _CALIBRATION_AND_IMAGING, _REVERSE = 19, 20, 21, 22
-# Navigator, phase correction, feedback (2), dummy, surface coil correction, phase stabilisation (2).
-_NO_IMAGE = (23, 24, 26, 27, 28, 29, 30, 31)
+_NOISE, _CALIBRATION, _CALIBRATION_AND_IMAGING, _PHASE_CORRECTION = 19, 20, 21, 24
+_NO_IMAGE = {
+    23: "navigation",
+    _PHASE_CORRECTION: "phase-correction",
+    26: "HP feedback",
+    27: "dummy",
+    28: "RT feedback",
+    29: "surface-coil correction",
+    30: "phase-stabilisation reference",
+    31: "phase-stabilisation",
+}
 _BLOCK = 256
 
 
@@ -34,7 +49,12 @@ class IsmrmrdScan:
         encoding: of the imaging acquisitions.
         imaging, calibration, noise: numbers of the acquisitions of each kind; lines that calibrate *and* belong to the
             image (all, with ``embedded`` calibration) are imaging ones.
+        corrections: numbers of the phase-correction acquisitions.
+        slices: slice of every acquisition.
         settings: the counters that were selected.
+        left_out: number of acquisitions that nothing is made of, by kind.
+        notes: what was decided from the data, as text.
+        is_oversampled: the readouts were found to be longer than the header says.
     """
 
     path: str
@@ -44,29 +64,53 @@ class IsmrmrdScan:
     imaging: NDArray[np.int64]
     calibration: NDArray[np.int64]
     noise: NDArray[np.int64]
+    corrections: NDArray[np.int64]
+    slices: NDArray[np.int64]
     settings: dict[str, int]
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    is_oversampled: bool = False
+
+    def of_slice(self, chosen: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        """Those of some acquisitions that belong to one slice."""
+        return chosen[self.slices[chosen] == number]
 
     def cut(self, axis: int) -> int:
         """Pixels of the reconstructed field of view along readout, phase encoding or partition."""
         encoded, recon = self.encoding.encoded, self.encoding.recon
         return cut_size(encoded.matrix[axis], encoded.fov[axis], recon.matrix[axis], recon.fov[axis])
 
-    def lines(self, chosen: NDArray[np.int64]) -> Iterator[tuple[NDArray, NDArray[np.complex64], NDArray[np.float32]]]:
+    def lines(
+        self, chosen: NDArray[np.int64], order: str = "forward"
+    ) -> Iterator[tuple[NDArray, NDArray[np.complex64], NDArray[np.float32]]]:
         """Headers, samples ``(n, coil, sample)`` and trajectories ``(n, sample, dimension)`` of some acquisitions.
 
         In blocks of consecutive acquisitions of one size and direction; samples are in the order of a forward readout,
         without those that the header discards.
+
+        Args:
+            chosen: their numbers.
+            order: of reversed ones, see :func:`~disinr_monai.data.readers.ismrmrd_places.readout_window`.
         """
         heads = self.heads[chosen]
         keys = ("number_of_samples", "active_channels", "trajectory_dimensions", "discard_pre", "discard_post")
-        changes = (np.diff(chosen) != 1) | (np.diff(heads["center_sample"]) != 0) | (np.diff(_reversed(heads)) != 0)
+        changes = (np.diff(chosen) != 1) | (np.diff(heads["center_sample"]) != 0) | (np.diff(is_reversed(heads)) != 0)
         for key in keys:
             changes |= np.diff(heads[key].astype(int)) != 0
         for run in np.split(np.arange(len(chosen)), np.flatnonzero(changes) + 1):
             for part in np.split(run, range(_BLOCK, len(run), _BLOCK)):
-                yield heads[part], *self._read(int(chosen[part[0]]), len(part))
+                yield heads[part], *self._read(int(chosen[part[0]]), len(part), order)
 
-    def _read(self, start: int, n: int) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+    def placed_lines(self, chosen: NDArray[np.int64], order: str) -> Iterator[tuple[slice, NDArray[np.complex64], int]]:
+        """Rows of the encoded matrix, samples ``(n, coil, matrix)``, and the number beyond it, as :meth:`lines`."""
+        n = self.encoding.encoded.matrix[0]
+        for heads, samples, _ in self.lines(chosen, order):
+            rows, taken = readout_rows(heads[0], n, order, self.path)
+            placed = np.zeros((*samples.shape[:2], n), np.complex64)
+            placed[..., rows] = samples[..., taken]
+            yield rows, placed, len(placed) * (samples.shape[-1] - (rows.stop - rows.start))
+
+    def _read(self, start: int, n: int, order: str) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
         head = self.heads[start]
         n_samples, n_coils, n_dims = (
             int(head[key]) for key in ("number_of_samples", "active_channels", "trajectory_dimensions")
@@ -80,14 +124,14 @@ class IsmrmrdScan:
         if n_dims:
             trajectory = _stacked(block["traj"], n_samples * n_dims, self.path, start, "trajectory values")
             trajectory = trajectory.reshape(n, n_samples, n_dims)
-        kept = slice(int(head["discard_pre"]), n_samples - int(head["discard_post"]))
+        kept, _, is_turned = readout_window(head, order)
         if kept.stop <= kept.start:
             raise InputError(
                 f"{self.path}: acquisition {start}: expected samples that are not discarded, found {n_samples} "
-                f"with discard_pre {kept.start} and discard_post {head['discard_post']}"
+                f"with discard_pre {head['discard_pre']} and discard_post {head['discard_post']}"
             )
         samples, trajectory = samples[..., kept], trajectory[:, kept]
-        if _reversed(head):
+        if is_turned:
             samples, trajectory = samples[..., ::-1], trajectory[:, ::-1]
         return samples, trajectory
 
@@ -148,7 +192,8 @@ def open_ismrmrd(
         raise InputError(f"{path}: expected ISMRMRD acquisitions (head, traj, data), found others{without}")
     heads = np.asarray(data.fields("head")[()])
     noise = _flag(heads, _NOISE)
-    usable = ~noise & ~np.any([_flag(heads, bit) for bit in _NO_IMAGE], axis=0)
+    no_image = np.any([_flag(heads, bit) for bit in _NO_IMAGE], axis=0)
+    usable = ~noise & ~no_image
     calibration = usable & _flag(heads, _CALIBRATION) & ~_flag(heads, _CALIBRATION_AND_IMAGING)
     reference = heads["encoding_space_ref"]
     numbers = sorted(set(reference[usable & ~calibration].tolist()))
@@ -161,10 +206,25 @@ def open_ismrmrd(
     if encoding.calibration not in ("separate", "external", "other"):
         # Embedded lines have the contrast of the image and belong to it.
         calibration &= reference != numbers[0]
-    calibration &= [r < len(encodings) and encodings[r].encoded == encoding.encoded for r in reference]
+    fitting = calibration & [r < len(encodings) and encodings[r].encoded == encoding.encoded for r in reference]
     imaging, chosen = _select(heads, usable & ~calibration & (reference == numbers[0]), select or {}, path, first)
-    lines = np.flatnonzero(calibration)
-    return IsmrmrdScan(str(path), data, heads, encoding, imaging, lines, np.flatnonzero(noise), chosen)
+    encoding, readout = encoded_readout(encoding, heads[imaging], path)
+    slices, sorting = slices_by_position(heads, imaging, encoding, path)
+    corrections = np.flatnonzero(~noise & _flag(heads, _PHASE_CORRECTION))
+    return IsmrmrdScan(
+        str(path), data, heads, encoding, imaging, np.flatnonzero(fitting), np.flatnonzero(noise), corrections, slices,
+        chosen, _left_out(heads, noise, calibration & ~fitting), (*readout, *sorting), bool(readout),
+    )  # fmt: skip
+
+
+def _left_out(heads: NDArray, noise: NDArray[np.bool_], calibration: NDArray[np.bool_]) -> dict[str, int]:
+    """Number of acquisitions of every kind that makes no image; one of several kinds counts as the first."""
+    counts, rest = {}, ~noise
+    for bit, name in _NO_IMAGE.items():
+        counts[name] = int((rest & _flag(heads, bit)).sum())
+        rest &= ~_flag(heads, bit)
+    counts["calibration of another matrix"] = int(calibration.sum())
+    return {name: count for name, count in counts.items() if count}
 
 
 def _select(
@@ -196,10 +256,6 @@ def _flag(heads: NDArray, bit: int) -> NDArray[np.bool_]:
     return (heads["flags"] >> np.uint64(bit - 1)) & np.uint64(1) > 0
 
 
-def _reversed(heads: NDArray) -> NDArray[np.int64]:
-    return np.asarray(_flag(heads, _REVERSE)).astype(int)
-
-
 def _stacked(rows: Any, length: int, path: str, start: int, what: str) -> NDArray[np.float32]:
     for number, row in enumerate(rows, start):
         if np.size(row) != length:
@@ -208,91 +264,3 @@ def _stacked(rows: Any, length: int, path: str, start: int, what: str) -> NDArra
                 f"{np.size(row)}"
             )
     return np.ascontiguousarray(np.stack([np.asarray(row) for row in rows]), dtype=np.float32)
-
-
-_LARGEST_MATRIX = 65535  # of a 16-bit encoding counter
-
-
-@dataclass(frozen=True)
-class Space:
-    """Matrix size and field of view (mm) along readout, phase encoding and partition."""
-
-    matrix: tuple[int, int, int]
-    fov: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """One ``<encoding>`` of an ISMRMRD header.
-
-    Attributes:
-        trajectory: ``cartesian``, ``radial``, ``spiral``, ...
-        encoded: what was measured.
-        recon: what is to come out.
-        centres: counter of the central line and partition; None where the header does not say.
-        calibration: ``embedded``, ``separate``, ... or empty.
-    """
-
-    trajectory: str
-    encoded: Space
-    recon: Space
-    centres: tuple[int | None, int | None]
-    calibration: str
-
-
-def parse_ismrmrd_header(text: bytes | str, path: str | Path) -> list[Encoding]:
-    """The encodings of an ISMRMRD XML header (schema http://www.ismrm.org/ISMRMRD), whatever namespace prefix it has.
-
-    Raises:
-        InputError: no XML, a document type of its own, no encoding, or a size or field of view that is missing or
-            impossible.
-    """
-    raw = text.encode() if isinstance(text, str) else bytes(text)
-    if b"<!DOCTYPE" in raw or b"<!ENTITY" in raw:
-        raise InputError(f"{path}: expected a plain ISMRMRD XML header, found one with a document type; remove it")
-    try:
-        root = ElementTree.fromstring(raw)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InputError(f"{path}: expected an ISMRMRD XML header, found damaged XML ({error})") from error
-    for element in root.iter():
-        element.tag = str(element.tag).rpartition("}")[2]
-    encodings = [_encoding(element, path) for element in root.iter("encoding")]
-    if not encodings:
-        raise InputError(f"{path}: expected an <encoding> in the ISMRMRD header, found none")
-    return encodings
-
-
-def _encoding(element: ElementTree.Element, path: str | Path) -> Encoding:
-    centres = []
-    for name in ("kspace_encoding_step_1", "kspace_encoding_step_2"):
-        limit = element.find(f"encodingLimits/{name}/center")
-        centres.append(None if limit is None else int(_number(limit, f"encodingLimits/{name}/center", path, 0)))
-    return Encoding(
-        (element.findtext("trajectory") or "").strip().lower(),
-        _space(element, "encodedSpace", path),
-        _space(element, "reconSpace", path),
-        (centres[0], centres[1]),
-        (element.findtext("parallelImaging/calibrationMode") or "").strip().lower(),
-    )
-
-
-def _space(element: ElementTree.Element, name: str, path: str | Path) -> Space:
-    def three(part: str, lowest: float) -> list[float]:
-        return [_number(element.find(f"{name}/{part}/{x}"), f"{name}/{part}/{x}", path, lowest) for x in "xyz"]
-
-    matrix = [int(n) for n in three("matrixSize", 1)]
-    fov = three("fieldOfView_mm", 1e-6)
-    return Space((matrix[0], matrix[1], matrix[2]), (fov[0], fov[1], fov[2]))
-
-
-def _number(element: ElementTree.Element | None, name: str, path: str | Path, lowest: float) -> float:
-    text = "nothing" if element is None else (element.text or "").strip()
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not lowest <= value <= _LARGEST_MATRIX:
-        raise InputError(
-            f"{path}: expected {name} from {lowest:g} to {_LARGEST_MATRIX} in the ISMRMRD header, found {text[:40]!r}"
-        )
-    return value

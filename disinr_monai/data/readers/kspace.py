@@ -12,6 +12,9 @@ from disinr_monai.data.readers.hdf5 import read_array
 from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
 
+_SMALLEST = 1e-10  # of the largest sample
+_LEAST_SIZE, _AT_THE_ENDS = 16, 8.0  # of an axis; times the energy of the middle
+
 
 @dataclass(frozen=True)
 class RawScan:
@@ -30,6 +33,7 @@ class RawScan:
         maps: complex64 ``(coil, H, W)``; None where the file has none.
         calibration: complex64 ``(coil, H, W)``, separate lines for coil maps; None where the file has none.
         crop: rows and columns around the centre that are to come out; None for all.
+        unit: of ``kspace`` in the units of the file.
     """
 
     kspace: NDArray[np.complex64]
@@ -43,6 +47,17 @@ class RawScan:
     maps: NDArray[np.complex64] | None = None
     calibration: NDArray[np.complex64] | None = None
     crop: tuple[int, int] | None = None
+    unit: float = 1.0
+
+
+def normalised(kspace: NDArray) -> tuple[NDArray[np.complex64], float]:
+    """K-space whose squares single precision can hold, and its unit: a power of two, 1 for usual sizes."""
+    largest = float(np.abs(kspace).max(initial=0.0))
+    if not np.isfinite(largest) or largest == 0 or _SMALLEST < largest < 1 / _SMALLEST:
+        return kspace.astype(np.complex64), 1.0
+    exponent = int(np.floor(np.log2(largest)))
+    scaled = np.ldexp(kspace.real, -exponent) + 1j * np.ldexp(kspace.imag, -exponent)
+    return scaled.astype(np.complex64), float(np.ldexp(1.0, exponent))
 
 
 def remove_oversampling(kspace: NDArray, n_kept: int, axis: int = -2) -> NDArray[np.complex64]:
@@ -59,6 +74,31 @@ def remove_oversampling(kspace: NDArray, n_kept: int, axis: int = -2) -> NDArray
     kept = np.take(image, np.arange(kspace.shape[axis])[centre_block(kspace.shape[axis], n_kept)], axis=axis)
     cut = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(kept, axes=axis), axis=axis, norm="ortho"), axes=axis)
     return cut.astype(np.complex64)
+
+
+def check_centre(kspace: NDArray, mask: NDArray[np.bool_], path: str | Path) -> None:
+    """Refuse Cartesian k-space ``(coil, H, W)`` with zero frequency in the corner, not in the middle.
+
+    Along each axis the energy of its middle quarter is compared with that of both ends, per measured sample.
+
+    Raises:
+        InputError: an end holds far more than the middle.
+    """
+    scaled = np.abs(kspace / np.abs(kspace).max()).astype(np.float64) ** 2
+    corner = []
+    for axis, name in ((-2, "rows"), (-1, "columns")):
+        n = kspace.shape[axis]
+        energy, count = scaled.sum((0, -3 - axis)), mask.sum(-3 - axis)
+        distance = np.abs(np.arange(n) - n // 2)
+        middle, ends = distance <= n // 8, distance >= n // 2 - n // 8
+        if n >= _LEAST_SIZE and count[middle].any() and count[ends].any():
+            density = [energy[part].sum() / count[part].sum() for part in (middle, ends)]
+            corner += [name] if density[1] > _AT_THE_ENDS * density[0] else []
+    if corner:
+        raise InputError(
+            f"{path}: expected zero frequency in the middle of k-space, found the signal at both ends of its "
+            f"{' and '.join(corner)}; apply np.fft.fftshift along them (and to the mask), or mend the line counters"
+        )
 
 
 def cut_affine(affine: NDArray, rows: slice, columns: slice) -> NDArray[np.float64]:
