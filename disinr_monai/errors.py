@@ -1,11 +1,11 @@
-"""The one kind of error that a user is meant to read."""
+"""Errors of user input, in one readable line."""
 
 import math
 import numbers
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """Error in a file or setting that the user gave.
 
     The message is one line: which file or key, what was expected, what was found, what to do. On the command line it
     is shown without a traceback (see :func:`disinr_monai.bundle.start`). Line breaks of a quoted value become spaces.
@@ -22,7 +22,7 @@ def at_least(key: str, value: float, minimum: float, maximum: float = math.inf, 
         key: its name.
         value: what was given.
         minimum: the smallest that makes sense.
-        maximum: the largest; beyond it no memory and no patience suffice.
+        maximum: upper bound, chosen so that larger values cannot be intended.
         whole: only whole numbers.
 
     Raises:

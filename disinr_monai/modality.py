@@ -1,4 +1,4 @@
-"""What the modalities differ in outside their physics: one entry of :data:`MODALITIES` each."""
+"""Properties of the modalities outside their physics: one entry of :data:`MODALITIES` each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Modality:
         return self.dicom if isinstance(self.dicom, str) else " or ".join(self.dicom or ())
 
     def takes_dicom(self, name: str | None) -> bool:
-        """Whether DICOM images of a modality are this one's; any where :attr:`dicom` is None."""
+        """Tell whether DICOM images of a modality are this one's; any if :attr:`dicom` is None."""
         return self.dicom is None or name in ((self.dicom,) if isinstance(self.dicom, str) else self.dicom)
 
 
@@ -94,7 +94,7 @@ _PLAIN = Modality(
 
 
 def facts_of(name: str) -> Modality:
-    """The entry of a modality; of one that is not listed, what shows and saves its image as it is."""
+    """The entry of a modality; an unlisted one is shown and saved as it is."""
     return MODALITIES.get(name, _PLAIN)
 
 

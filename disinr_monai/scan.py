@@ -60,7 +60,7 @@ class Scan:
         return self._part(*self.operator.partition.restrict(keep))
 
     def subsets(self, size: int) -> list[Scan]:
-        """Divide the scan into ordered subsets of about ``size`` projections; the whole scan where it has none."""
+        """Divide the scan into ordered subsets of about ``size`` projections; the whole scan if it has none."""
         return [self._part(*part) for part in self.operator.partition.subsets(size)]
 
     def draw(

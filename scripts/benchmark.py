@@ -30,7 +30,7 @@ from monai.bundle import ConfigWorkflow
 
 from disinr_monai.data import list_cases, split_subjects
 from disinr_monai.errors import InputError
-from disinr_monai.output.tables import read_metrics, summary_table, write_results
+from disinr_monai.output.tables import read_metrics, summary_table, write_json
 from disinr_monai.runtime.overrides import known_keys
 from disinr_monai.runtime.versions import versions
 from disinr_monai.tracking.mlflow_client import log_methods
@@ -199,7 +199,7 @@ def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
         for row in rows:
             row |= {"task": arguments.task, "setting": setting or "default"}
         track(rows, f"quality-{arguments.task}", options.get("tracking_uri"), folder)
-    write_results(arguments.output, rows, arguments.seed)
+    write_json(arguments.output, {"rows": rows}, arguments.seed)
     print(summary_table(rows))
     print(f"written to {arguments.output}")
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from disinr_monai.data.simulate.phantoms import write_phantoms
-from disinr_monai.output.tables import read_metrics, summary_table, write_results
+from disinr_monai.output.tables import read_metrics, summary_table, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 128
@@ -66,7 +66,7 @@ def main() -> None:
     for folder in ("disinr", "ngp"):
         for row in read_metrics(out / folder / "metrics.csv"):
             rows.append({"task": "mri", "setting": f"phantoms {SIZE}x{SIZE}, acceleration 6, 30 dB", **row})
-    write_results(out / "results.json", rows, arguments.seed)
+    write_json(out / "results.json", {"rows": rows}, arguments.seed)
 
     print(f"\nThree unseen phantoms, {N_ITERATIONS} iterations, {time.perf_counter() - started:.0f} s in all\n")
     print(summary_table(rows))

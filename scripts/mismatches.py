@@ -34,7 +34,7 @@ def of_values(change: Callable[[Tensor], Tensor]) -> Mismatch:
 def of_maps(change: Callable[[Tensor], Tensor]) -> Mismatch:
     """The coil maps ``(n_coils, H, W)`` changed, the measurement as it was."""
 
-    def changed(case: Case) -> Case:
+    def mismatch(case: Case) -> Case:
         operator = case["scan"].operator
         if isinstance(operator, NonCartesianFourier):
             maps = change(operator.maps)
@@ -43,20 +43,20 @@ def of_maps(change: Callable[[Tensor], Tensor]) -> Mismatch:
             )
         return changed(case, operator=operator.with_maps(change(torch.fft.fftshift(operator.maps, dim=(-2, -1)))))
 
-    return changed
+    return mismatch
 
 
 def of_counts(**change: float) -> Mismatch:
     """The count model with other blank scan or background, by factors."""
 
-    def changed(case: Case) -> Case:
+    def mismatch(case: Case) -> Case:
         model = case["scan"].counts
         background = change.get("background", 1) * model.background
         if isinstance(model, TransmissionCounts):
             return changed(case, counts=TransmissionCounts(change.get("blank", 1) * model.blank, background))
         return changed(case, counts=EmissionCounts(background))
 
-    return changed
+    return mismatch
 
 
 def moved(pixels: float, lines: slice) -> Callable[[Tensor], Tensor]:

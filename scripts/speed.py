@@ -19,7 +19,7 @@ from benchmarks.slices import together  # noqa: E402
 from benchmarks.steps import Step, clock, interleaved  # noqa: E402
 from benchmarks.whole_images import to_quality  # noqa: E402
 from disinr_monai.networks import tcnn_backend  # noqa: E402
-from disinr_monai.output.tables import write_results  # noqa: E402
+from disinr_monai.output.tables import write_json  # noqa: E402
 from disinr_monai.runtime.memory import keep_freed_memory  # noqa: E402
 
 # What is to be reached: the name of the ratio, whether more or less is better, the bar.
@@ -176,6 +176,6 @@ def speed(arguments: argparse.Namespace) -> None:
     rows = [row for name in wanted for row in PARTS[name](options, folders[name], ratios)]
     if not tcnn_backend.is_available():
         print("tinycudann: not here, left out")
-    write_results(arguments.output, rows, 0, ratios)
+    write_json(arguments.output, {"rows": rows, "ratios": ratios}, 0)
     print(table(rows, ratios))
     print(f"written to {arguments.output}")

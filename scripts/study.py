@@ -23,7 +23,7 @@ from benchmark import config_files, evaluate, override_options, pretrain, track
 
 from disinr_monai.data import list_cases, split_subjects
 from disinr_monai.errors import InputError
-from disinr_monai.output.tables import summary_table, write_results
+from disinr_monai.output.tables import summary_table, write_json
 from disinr_monai.runtime.overrides import known_keys
 
 # The paper's comparison: no noise, no regulariser.
@@ -135,7 +135,7 @@ def main() -> None:
             for row in study.rows:
                 row |= {"task": arguments.task, "setting": setting}
             track(study.rows, f"{arguments.study}-{arguments.task}", None, folder)
-            write_results(arguments.output, study.rows, arguments.seed)
+            write_json(arguments.output, {"rows": study.rows}, arguments.seed)
             print(summary_table(study.rows))
             print(f"written to {arguments.output}")
     except InputError as error:

@@ -47,13 +47,14 @@ _BUILTINS = {"dict", "float", "int", "len", "list", "max", "min", "range", "roun
 _MEMBERS = {
     "domain",
     "get",
+    "initial",
+    "own_batch_size",
     "parameters",
     "passes",
     "run",
     "set_amp",
     "settings",
     "shared",
-    "start",
     "to",
     "weight_power",
 }

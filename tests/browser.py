@@ -1,7 +1,5 @@
 """A real headless browser for pages that a person will open."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scans whose texts try to get out: of the output folder, of the report's HTML, of anonymity."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the load tests run in a process of their own: many real runs, with the resident memory after every slice."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Small real problems shared by the tests: an asymmetric image, multi-coil MRI of it, a tiny network."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Real bundle runs in this process, small enough for the default suite, with what they print."""
 
-from __future__ import annotations
-
 import ast
 import gzip
 import logging

@@ -1,6 +1,6 @@
-"""The state of pre-training by the names of its tensors, so that other processes can go on with it.
+"""State of pre-training by tensor names, so that any number of processes can resume from it.
 
-Every process numbers its own subject encoders from 0; in a file they bear the number of their case among all cases.
+Every process numbers its own subject encoders from 0; in a file they have the number of their case among all cases.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def network_state(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
 
 
 def load_network_state(network: nn.Module, optimizer: Optimizer, state: dict[str, Tensor]) -> None:
-    """Take what belongs to this process out of the states of all.
+    """Load the tensors of this process from the states of all.
 
     Raises:
         RuntimeError: a tensor is missing or has another shape.
@@ -59,7 +59,7 @@ def optimizer_state(network: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def load_optimizer_state(network: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Take what belongs to this process out of the states of all.
+    """Load the optimiser state of this process from the states of all.
 
     Raises:
         ValueError: another number of parameter groups.

@@ -1,4 +1,4 @@
-"""Which checkpoint a bundle run takes, and whether it fits."""
+"""Choice and loading of the checkpoint of a bundle run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 def load_start(
     checkpoint: str | None, network: nn.Module, modality: str, prior_checkpoint: str | None = None
 ) -> dict[str, Any]:
-    """Before the prior is trained: take the pair of ``checkpoint``, if any, so that both are released together.
+    """Load the pair of ``checkpoint``, if any, before the prior is trained, so that both are released together.
 
     Args:
-        checkpoint: its pair is kept.
+        checkpoint: file with the pair.
         network: with an untrained prior.
         modality: of this run.
-        prior_checkpoint: its prior is where the training starts.
+        prior_checkpoint: file with a prior to start from.
 
     Raises:
         InputError: a file does not fit (see :func:`disinr_monai.checkpoints.released.load_shared`).
@@ -35,11 +35,11 @@ def load_start(
     if not checkpoint:
         logger.warning("checkpoint: none given, model.pt will hold the prior beside an untrained pair")
         return {}
-    return load_shared(checkpoint, network, modality, parts=("pair",))
+    return load_shared(checkpoint, network, modality, only_pair=True)
 
 
 def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_root: str = ".") -> dict[str, Any]:
-    """Load what is shared for test-time adaptation; without ``checkpoint`` the one shipped for method and modality.
+    """Load the shared part for test-time adaptation; by default from the checkpoint shipped for method and modality.
 
     A network with nothing shared (fitted from scratch) needs none.
 
@@ -74,7 +74,7 @@ def load_pair(checkpoint: str | None, network: nn.Module, modality: str, bundle_
 
 
 def _check_recipe(path: str, info: dict[str, Any], start: dict[str, Any], passes: dict[str, Any]) -> None:
-    """A prior corrects the errors of the start that it was trained with: with another it is worse without a word."""
+    """Refuse another initial image than the prior was trained with: its corrections would silently be wrong."""
     for place, part, found in (("prior_start", "start", start), ("prior_def", "passes", passes)):
         for key, value in prior_facts(info, part).items():
             if found.get(key) != value:

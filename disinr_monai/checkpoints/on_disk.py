@@ -1,4 +1,4 @@
-"""Tensors in memory-mapped files: parts of a network that are used one at a time and do not fit in memory together."""
+"""Tensors in memory-mapped files, for parts of a network that do not fit in memory together."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class DiskTensors:
-    """Makes tensors whose memory is a file that has lost its name: nobody can open it and nothing is left behind.
+    """Factory of tensors backed by an unlinked memory-mapped file: no other process can open it.
 
-    Pages are read when they are used and written back when memory is short; the space is free again with the last
-    tensor, or when the process ends, however it ends.
+    Pages are read on use and written back when memory is short; the space is freed with the last tensor or at the end
+    of the process, also after a kill.
 
     Args:
-        folder: on the disk that is to be used.
+        folder: where the files are made.
 
     Raises:
         InputError: nothing can be written there.
@@ -35,7 +35,7 @@ class DiskTensors:
         self.folder = Path(folder)
 
     def empty_like(self, tensor: Tensor) -> Tensor:
-        """A tensor of this shape and kind, all zeros."""
+        """Zeros of the shape and dtype of ``tensor``."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self.folder, prefix=".private_subject_")
@@ -58,7 +58,7 @@ class DiskTensors:
         return module
 
     def move_adam(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-        """Give Adam's moments of these parameters a place on disk, now and after each ``load_state_dict``."""
+        """Move Adam's moments of these parameters to disk, now and after each ``load_state_dict``."""
         places = {p: {name: self.empty_like(p) for name in _MOMENTS} for p in parameters}
 
         def settle(optimizer: Optimizer) -> None:
@@ -75,12 +75,12 @@ class DiskTensors:
 
 
 def subject_place(on_disk: bool, output_dir: str) -> Callable[[nn.Module], nn.Module] | None:
-    """Where pre-training keeps subject encoders: in files without a name in ``output_dir``, or None for memory."""
+    """Function that moves subject encoders to unlinked files in ``output_dir``; None keeps them in memory."""
     return DiskTensors(output_dir).move if on_disk else None
 
 
 def place_moments(on_disk: bool, output_dir: str, network: nn.Module, optimizer: Optimizer) -> None:
-    """Keep Adam's moments of the subject encoders where they are themselves.
+    """Move Adam's moments of the subject encoders to disk like the encoders.
 
     Raises:
         InputError: another network than DisINR, or another device than the CPU.

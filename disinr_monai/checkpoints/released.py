@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from disinr_monai.checkpoints.safe_load import content_damage, load_plain
+from disinr_monai.checkpoints.safe_load import content_damage, load_plain, save_plain
 from disinr_monai.errors import InputError
 from disinr_monai.networks import Field
 from disinr_monai.runtime.distributed import rank, sum_over_processes, world_size
-from disinr_monai.runtime.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +23,14 @@ MIN_PERSONS_FOR_MEAN = 8
 
 
 def release_state(network: Field, start: str = "untrained", n_persons: int = 0) -> dict[str, Tensor]:
-    """State dict of a one-subject network: the shared part and, if there are any, the start of a new subject's.
+    """State dict of a one-subject network: the shared part and the initial subject encoder, if there is one.
 
     Hash tables are stored in half precision (tiny-cuda-nn's own), which keeps the file below 25 MB.
 
     Args:
         network: pre-trained network.
-        start: ``"untrained"``: the seeded start; ``"mean"``: the mean of all trained subject encoders, which belongs to
-            no person and starts adaptation where people are alike.
+        start: ``"untrained"``: seeded random weights; ``"mean"``: the mean of all trained subject encoders, which
+            belongs to no person.
         n_persons: how many persons the trained encoders belong to (several slices of one are one). With fewer than
             :data:`MIN_PERSONS_FOR_MEAN` a mean would still show its members, and the untrained start is taken.
 
@@ -97,8 +95,7 @@ def save_shared(
         "info": json.dumps(info or {}),
     }
     if rank() == 0:
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        save_plain(path, content)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -125,7 +122,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _check_format(found: Any, path: Path) -> None:
-    """There is one format so far, so nothing to migrate: any other is refused by its number."""
+    """Refuse any other format than the only one so far, by its number."""
     if type(found) is int and found == FORMAT:
         return
     newer = type(found) is int and found > FORMAT
@@ -160,19 +157,14 @@ def write_bundled(path: str | Path, output: str | Path) -> None:
     torch.save(state, output)
 
 
-# What a checkpoint may consist of: the pair (with the untrained subject encoder) and the learned prior.
-PARTS = ("pair", "prior")
-
-
-def load_shared(path: str | Path, network: Field, modality: str, parts: Sequence[str] | None = None) -> dict[str, Any]:
-    """Load the shared part (strictly) and return the checkpoint's ``info``.
+def load_shared(path: str | Path, network: Field, modality: str, only_pair: bool = False) -> dict[str, Any]:
+    """Load the shared part strictly and return the ``info`` of the checkpoint.
 
     Args:
         path: released checkpoint.
         network: network to fill.
         modality: of this run.
-        parts: which of :data:`PARTS` to load; the others may be missing on either side and stay as they are. By default
-            everything, and both sides must have the same.
+        only_pair: leave out the learned prior, which may then be missing on either side.
 
     Raises:
         InputError: see :func:`read_checkpoint`; also another modality or another architecture.
@@ -184,36 +176,29 @@ def load_shared(path: str | Path, network: Field, modality: str, parts: Sequence
             f"checkpoint of this modality or the overlay configs/{content['modality']}.json"
         )
     found, expected = json.loads(content["architecture"]), network.architecture()
-    wanted = PARTS if parts is None else tuple(parts)
-    if not set(wanted) <= set(PARTS) or not wanted:
-        raise ValueError(f"load_shared: parts must be some of {PARTS}, found {parts}")
-    if parts is not None:
-        found, expected = _only(found, wanted), _only(expected, wanted)
-        if "prior" in wanted and not any(_part_of(f"shared.{name}") == "prior" for name in found["shared"]):
-            raise InputError(
-                f"checkpoint: {path} holds no learned prior; train one with the overlay configs/prior.json"
-            )
+    if only_pair:
+        found, expected = _without_prior(found), _without_prior(expected)
     difference = _first_difference(found, expected)
     if difference:
         raise InputError(f"checkpoint: {path} has another architecture: {difference}; use the overlays of its training")
-    state = {name: value for name, value in content["model"].items() if _part_of(name) in wanted}
+    state = {name: value for name, value in content["model"].items() if not (only_pair and _is_prior(name))}
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"checkpoint: {path} does not fit this network: {reason}") from None
-    # Nobody may stay at its start unnoticed: what is missing must be another part, or another subject's encoder.
-    first = "subjects.0."
-    missing = [n for n in missing if _part_of(n) in wanted and (not n.startswith("subjects.") or n.startswith(first))]
+    # Only the excluded prior and the encoders of further subjects may keep their initial values.
+    missing = [n for n in missing if not (only_pair and _is_prior(n))]
+    missing = [n for n in missing if not n.startswith("subjects.") or n.startswith("subjects.0.")]
     if missing or unexpected:
         raise InputError(f"checkpoint: {path} lacks {missing[:3]} or has too much {unexpected[:3]}")
     return json.loads(content["info"])
 
 
 def load_prior(path: str | Path, network: Field, modality: str) -> None:
-    """Start the prior of ``network`` from the one in ``path``, which may have another number of passes.
+    """Initialise the prior of ``network`` from the one in ``path``, which may have another number of passes.
 
-    Passes that it lacks weigh the data as its last one does.
+    Passes that it lacks get the data weight of its last one.
 
     Raises:
         InputError: see :func:`read_checkpoint`; also another modality, no prior, or another network.
@@ -256,29 +241,24 @@ def combine(pair: str | Path, prior: str | Path, output: str | Path) -> None:
     one, two = read_checkpoint(pair), read_checkpoint(prior)
     if one["modality"] != two["modality"]:
         raise InputError(f"{prior}: its prior is for {two['modality']!r}, the pair in {pair} for {one['modality']!r}")
-    learned = {name: value for name, value in two["model"].items() if _part_of(name) == "prior"}
+    learned = {name: value for name, value in two["model"].items() if _is_prior(name)}
     if not learned:
         raise InputError(f"{prior}: holds no learned prior; train one with the overlay configs/prior.json")
-    architecture = _only(json.loads(one["architecture"]), ("pair",))
-    architecture["shared"] |= {
-        name: shape
-        for name, shape in json.loads(two["architecture"])["shared"].items()
-        if _part_of(f"shared.{name}") == "prior"
-    }
+    architecture = _without_prior(json.loads(one["architecture"]))
+    shapes = json.loads(two["architecture"])["shared"]
+    architecture["shared"] |= {name: shape for name, shape in shapes.items() if _is_prior(f"shared.{name}")}
     content = {
         **one,
-        "model": {name: value for name, value in one["model"].items() if _part_of(name) == "pair"} | learned,
+        "model": {name: value for name, value in one["model"].items() if not _is_prior(name)} | learned,
         "architecture": json.dumps(architecture),
         "info": json.dumps({**json.loads(one["info"]), "prior": json.loads(two["info"])}),
     }
-    with atomic_path(output) as temporary:
-        torch.save(content, temporary)
+    save_plain(output, content)
 
 
-def _part_of(name: str) -> str:
-    return "prior" if name.startswith("shared.prior.") else "pair"
+def _is_prior(name: str) -> bool:
+    return name.startswith("shared.prior.")
 
 
-def _only(architecture: dict[str, Any], parts: Sequence[str]) -> dict[str, Any]:
-    kept = {k: v for k, v in architecture["shared"].items() if _part_of(f"shared.{k}") in parts}
-    return {**architecture, "shared": kept, "subject": architecture["subject"] if "pair" in parts else {}}
+def _without_prior(architecture: dict[str, Any]) -> dict[str, Any]:
+    return {**architecture, "shared": {k: v for k, v in architecture["shared"].items() if not _is_prior(f"shared.{k}")}}

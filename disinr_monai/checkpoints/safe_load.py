@@ -1,4 +1,4 @@
-"""Load a ``.pt`` file without running code from it, and refuse what this package does not write."""
+"""Files of :func:`torch.save` that are loaded without running code and refused if damaged."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from disinr_monai.errors import InputError
+from disinr_monai.runtime.files import atomic_path
 
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8}
 
@@ -38,6 +39,16 @@ def load_plain(path: Path, option: str, advice: str, mmap: bool = False) -> Any:
     return content
 
 
+def save_plain(path: str | Path, content: Any) -> None:
+    """Write a file for :func:`load_plain`, atomically.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
 def content_damage(content: dict[str, Any]) -> str:
     """Describe damage in the content of a released checkpoint; empty if there is none."""
     content.setdefault("info", "{}")
@@ -61,13 +72,13 @@ def content_damage(content: dict[str, Any]) -> str:
 
 
 def prior_facts(info: dict[str, Any], part: str) -> dict[str, Any]:
-    """What a checkpoint says about the training of its prior: its ``start``, its ``passes`` or its ``domain``."""
+    """Facts of a checkpoint about the training of its prior: its ``start``, ``passes`` or ``domain``."""
     trained = info.get("prior", {})
     return trained.get("prior", trained).get(part, {})  # a combined checkpoint keeps the info of both
 
 
 def tensor_damage(state: Any) -> str:
-    """Why ``state`` is no plain dictionary of tensors by name with finite values; empty if it is."""
+    """Describe why ``state`` is no dictionary of finite tensors by name; empty if it is."""
     if not isinstance(state, Mapping):
         return f"expected tensors by name, found {type(state).__name__}"
     for name, value in state.items():
@@ -79,7 +90,7 @@ def tensor_damage(state: Any) -> str:
 
 
 def _tensors_damage(state: Any, name: str = "content") -> str:
-    """Why a tensor anywhere within ``state`` is not dense, or larger than what the file holds; else empty."""
+    """Describe a tensor within ``state`` that is not dense or larger than the file; empty if there is none."""
     if isinstance(state, Tensor):
         if state.layout != torch.strided or state.device.type != "cpu" or state.dtype not in _DTYPES:
             return f"{name} is not a plain tensor ({state.dtype}, {state.layout}, {state.device.type})"
@@ -93,10 +104,10 @@ def _tensors_damage(state: Any, name: str = "content") -> str:
 
 
 def _archive_damage(path: Path) -> str:
-    """Why the archive is not as PyTorch writes it; empty if it is.
+    """Describe a difference from archives that PyTorch writes; empty if there is none.
 
-    PyTorch reads past the checksums of its archives, so a flipped bit would become a wrong weight without a word, and
-    it unpacks compressed members, which it never writes, to whatever size they announce.
+    PyTorch ignores the checksums of its archives, so a flipped bit would silently become a wrong weight, and unpacks
+    compressed members, which it never writes, to any size they announce.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()

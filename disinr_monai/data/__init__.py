@@ -1,4 +1,4 @@
-"""From files to cases (``docs/conventions.md``)."""
+"""Cases made from files (``docs/conventions.md``)."""
 
 from disinr_monai.data.acquire import AcquireCT, AcquireMRI, AcquirePET, AcquireVolume
 from disinr_monai.data.case import SkipFailed

@@ -50,7 +50,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 def subjects_of(stems: Sequence[str]) -> list[str]:
-    """Who each file shows, from its name alone.
+    """Name the subject of each file, from its file name alone.
 
     ``NAME_TAIL`` belongs to subject ``NAME`` when several files share ``NAME`` or when ``TAIL`` looks like a slice
     number (up to four digits, or one letter and digits, such as ``054``, ``z025``, ``u005``). Any other file is a
@@ -71,7 +71,7 @@ def subjects_of(stems: Sequence[str]) -> list[str]:
 
 
 def case_label(case: Mapping[str, Any]) -> str:
-    """What error messages call a listed case: its file, or the folder of its series."""
+    """Label of a listed case in error messages: its file, or the folder of its series."""
     path = case["path"]
     return str(Path(path[0]).parent) if isinstance(path, (list, tuple)) else str(path)
 
@@ -131,8 +131,13 @@ _MAPS = {
 }
 
 
+def is_simulated(case: Mapping[str, Any]) -> bool:
+    """Tell whether a case was measured by simulation: from an image, not from a scanner's raw data."""
+    return bool(case["info"].get("simulated"))
+
+
 def describe(info: Mapping[str, Any]) -> str:
-    """How a case was read, in one line, from its ``info`` (``docs/conventions.md``)."""
+    """Describe in one line how a case was read, from its ``info`` (``docs/conventions.md``)."""
     key = info.get("format", "unknown format")
     parts = [f"read as {READERS[key].name if key in READERS else key}"]
     if info.get("n_slices", 1) > 1:
@@ -143,7 +148,7 @@ def describe(info: Mapping[str, Any]) -> str:
     if info.get("prewhitened"):
         parts.append("prewhitened")
     if info.get("simulated"):
-        parts.append("measurement simulated")
+        parts.append("SIMULATED measurement of an image")
     elif "retrospective" in info:
         parts.append("fully sampled, measurements taken away" if info["retrospective"] else "undersampled")
     if "sampled_fraction" in info:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from disinr_monai.data.case import safe_name, subjects_of, unique_names
 from disinr_monai.data.readers.dicom import group_series, may_be_dicom
-from disinr_monai.data.readers.reader import READERS, Wanted, file_ending, recognise
+from disinr_monai.data.readers.dicom_kinds import advice
+from disinr_monai.data.readers.reader import READERS, Wanted, file_ending, name_ending, recognise
 from disinr_monai.errors import InputError
 from disinr_monai.modality import MODALITIES, modality_of
 
@@ -26,8 +28,9 @@ def list_cases(
     string; for a DICOM series the list of its files), ``slice`` (None if the file holds one) and ``reader``, the key in
     :data:`~disinr_monai.data.readers.reader.READERS` of the format that recognised it.
     Volumes and fully sampled k-space give ``slices_per_subject`` slices, evenly spaced over the middle half; raw scans
-    give every slice. Hidden files are ignored, and so are measurements and DICOM series of another modality. A file in
-    a folder that cannot be read still gives a case, whose reading then fails: a batch goes on past it and reports it.
+    give every slice. Hidden files are ignored. What else is no scan of this modality is left out, and the log counts it
+    by kind; whether a file is DICOM is decided by its contents, not by its ending. A file in a folder that cannot be
+    read still gives a case, whose reading then fails: a batch goes on past it and reports it.
 
     The subject is read off the file name (:func:`disinr_monai.data.case.subjects_of`), the folder where file names
     repeat, or, for DICOM, a hash of the patient's number (which itself must not end up in a table).
@@ -46,9 +49,14 @@ def list_cases(
         raise InputError(f"slices_per_subject: expected at least 1, found {slices_per_subject}")
     root = Path(dataset_dir)
     files = _find_files(root)
+    dicom = [file for file in files if may_be_dicom(file)]
+    others = [file for file in files if file not in set(dicom)]
     known = {ending for reader in READERS.values() for ending in reader.endings}
-    plain = [file for file in files if file_ending(file) in known and not _is_companion(file, facts.companion)]
-    series, left_out = group_series([file for file in files if may_be_dicom(file)], modality)
+    companions = [file for file in others if _is_companion(file, facts.companion)]
+    plain = [file for file in others if file_ending(file) in known and file not in companions]
+    series, no_image = group_series(dicom, modality)
+    left_out = Counter({f"DICOM {kind}": count for kind, count in no_image.items()})
+    left_out.update(file_ending(file) or "without ending" for file in others if file_ending(file) not in known)
     sources: list[tuple[Any, str | list[str], str, str]] = []
     sources += [(file, str(file), label, subject) for file, label, subject in _labels(plain, root)]
     sources += [(found, found.paths, found.label, found.subject) for found in series]
@@ -58,22 +66,23 @@ def list_cases(
     for source, path, label, subject in sources:
         reader, slices, failure = recognise(source, path, modality, wanted)
         failures += [] if failure is None else [failure]
+        if not slices:
+            left_out[f"{file_ending(source)} of another modality"] += 1
         for index in slices:
             name = safe_name(label if index is None else f"{label}_s{index:03d}")
             cases.append({"name": name, "subject": safe_name(subject), "path": path, "slice": index, "reader": reader})
-    others = ", ".join(f"{count} x {what}" for what, count in left_out.items())
-    if others:
-        logger.info("DICOM files that are no %s images are left out: %s", facts.dicom_names, others)
+    what = ", ".join(f"{count} x {kind}" for kind, count in left_out.items())
+    if what:
+        logger.info("%s: left out, as they are no %s scans: %s", root, modality, what)
     if failures and len(failures) >= len(cases):
         raise failures[0]
-    if not cases and others:
-        raise InputError(f"{root}: expected DICOM images of modality {facts.dicom_names}, found none but {others}")
-    if not cases:
-        found = sorted({file_ending(file) or file.name for file in files})
+    if not cases and no_image:
         raise InputError(
-            f"{root}: expected {_expected(modality)} files, found {len(files)} others ({', '.join(found[:8])}"
-            f"{' ...' if len(found) > 8 else ''})"
+            f"{root}: expected DICOM images of modality {facts.dicom_names}, found none but "
+            f"{what.replace('DICOM ', '')}{advice(list(no_image))}"
         )
+    if not cases:
+        raise InputError(f"{root}: expected {_expected(modality)} files, found {len(files)} others ({what or 'none'})")
     for index, name in enumerate(unique_names([case["name"] for case in cases])):
         cases[index] |= {"name": name, "index": index}
     return cases
@@ -120,4 +129,4 @@ def _is_companion(file: Path, ending: str | None) -> bool:
 
 
 def _stem(file: Path) -> str:
-    return file.name[: len(file.name) - len(file_ending(file))]
+    return file.name[: len(file.name) - len(name_ending(file))]

@@ -46,7 +46,7 @@ class EpochSampler(Sampler[int]):
         engine.add_event_handler(Events.EPOCH_STARTED, lambda e: self.set_epoch(e.state.epoch))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is given next."""
+        """Set the epoch that determines the next order."""
         self.epoch = epoch
 
     def share(self, step: int) -> float:

@@ -120,7 +120,7 @@ class AdaptationInferer(CaseInferer):
                 shown = None
                 looks = iteration % self.check_every == 0 or iteration == self.n_iterations
                 if (looks or iteration == 1) and (text := rollback.look(float(loss.detach()), iteration)):
-                    self.mark(text)
+                    self.warn(text)
                     continue
                 if looks:
                     entry = {"iteration": iteration, "loss": float(loss.detach())}
@@ -151,7 +151,7 @@ class AdaptationInferer(CaseInferer):
             return field.render(flat, prepared).t().reshape(shape) if whole else field.image(grid)
 
     def at(self, points: Tensor, image: Tensor) -> Tensor:
-        """The fitted field itself at other points; ``image`` is what it gave on the grid."""
+        """Evaluate the fitted field at other points; ``image``, its values on the grid, is not used."""
         expand_grids(self.fitted)
         return self.fitted.image(points)
 
@@ -162,7 +162,7 @@ class AdaptationInferer(CaseInferer):
     def _check_budget(self) -> None:
         text = budget_spent([entry["held_out"] for entry in self.history], self.patience, self.n_iterations)
         if text:
-            self.mark(text)
+            self.warn(text)
 
     def _hold_out(self, scan: Scan) -> Tensor | None:
         if not self.early_stop:

@@ -29,7 +29,7 @@ class CaseInferer(Inferer):
     Of a scan with a larger field of view than is wanted (``case["crop"]``) the centre is returned.
 
     After a call, ``iterations_run`` holds the number of iterations, ``history`` what was recorded, ``residual`` how the
-    image fits its measurement, ``marks`` what its user must know (:meth:`mark`) and ``error`` the reason of a failure.
+    image fits its measurement, ``warnings`` the texts of :meth:`warn` and ``error`` the reason of a failure.
     """
 
     takes_counts = False
@@ -40,15 +40,15 @@ class CaseInferer(Inferer):
         self.iterations_run = 0
         self.history: list[dict[str, float]] = []
         self.residual: Residual | None = None
-        self.marks: list[str] = []
+        self.warnings: list[str] = []
         self.case_name = self.error = ""
 
     def __call__(
         self, inputs: Tensor | None, network: nn.Module | None = None, *, case: dict[str, Any]
     ) -> Tensor | None:
-        """Image ``(1, C, *S)`` for points ``(1, D, *S)``, or None where ``error`` says why."""
+        """Reconstruct the image ``(1, C, *S)`` at points ``(1, D, *S)``; None on failure, see ``error``."""
         self.iterations_run, self.history, self.case_name = 0, [], str(case["name"])
-        self.residual, self.marks = None, []
+        self.residual, self.warnings = None, []
         self.error = case.get("error", "")
         if self.error:
             return None
@@ -65,9 +65,9 @@ class CaseInferer(Inferer):
             return None
         return crop_image(image, case.get("crop")).unsqueeze(0)
 
-    def mark(self, text: str) -> None:
-        """Warn of something about the present case; the report marks its image with it."""
-        self.marks.append(text)
+    def warn(self, text: str) -> None:
+        """Warn of something about the present case, in the log and above its image in the report."""
+        self.warnings.append(text)
         logger.warning("%s: %s", self.case_name, text)
 
     def at(self, points: Tensor, image: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class PolynomialCoils(LinearOperator):
 
     @property
     def partition(self) -> Partition:
-        """That of the scan's operator."""
+        """The partition of the scan's operator."""
         return self.scan.partition
 
 

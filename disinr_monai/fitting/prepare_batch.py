@@ -1,4 +1,4 @@
-"""From a list of case dictionaries to what MONAI's trainer and evaluator hand around."""
+"""Batches of cases in the form that MONAI's trainer and evaluator expect."""
 
 from __future__ import annotations
 

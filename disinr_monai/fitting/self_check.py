@@ -20,7 +20,7 @@ COUNTS_UNEXPLAINED, COUNTS_STRUCTURED, COUNTS_SCATTERED = 0.03, 0.15, 1.3
 
 @dataclass(frozen=True)
 class Residual:
-    """How an image fits the measurement that it was made from.
+    """Fit of an image to the measurement that it was made from.
 
     Attributes:
         kind: what was compared: ``"k-space"``, ``"integrals"``, ``"counts"``, or ``"samples"`` of the image itself, of
@@ -73,7 +73,7 @@ def measure_residual(scan: Scan, image: Tensor) -> Residual:
 
 
 def poor_fit(residual: Residual) -> str:
-    """What to say of a residual that noise does not explain; empty if it does, or if that cannot be told."""
+    """Describe a residual that noise does not explain; empty if it does or if the noise is unknown."""
     left = f"{100 * residual.unexplained:.2g} % of the measurement"
     if residual.kind == "k-space":
         # Unknown noise (NaN) is no excuse.
@@ -119,12 +119,12 @@ logger = logging.getLogger(__name__)
 
 
 class SelfCheck:
-    """Collect what a result is to be marked with.
+    """Collect the warnings of a result.
 
-    * what its method found itself (``marks``: a scan out of the prior's domain, early stopping that never set in);
+    * what its method found itself (a scan out of the prior's domain, early stopping that never set in);
     * a residual that noise does not explain (:func:`~disinr_monai.fitting.self_check.poor_fit`);
     * orientation, lengths or scale that the file does not hold (``info["unverified"]``). All scans of a folder mostly
-      lack the same, so each of these is a warning only once a run, and a mark on every case.
+      lack the same, so each of these is logged only once a run; the tables have it for every case.
     """
 
     def __init__(self) -> None:
@@ -135,18 +135,20 @@ class SelfCheck:
         self._told.clear()
 
     def __call__(self, case: Mapping[str, Any], inferer: Any) -> list[str]:
-        """The marks of a case that ``inferer`` has just reconstructed; those that are new are logged."""
-        marks = list(inferer.marks)
+        """Return the warnings of a case that ``inferer`` has just reconstructed; those that are new are logged."""
+        warnings = list(inferer.warnings)
         misfit = poor_fit(inferer.residual) if inferer.residual is not None and inferer.fits_data else ""
         if misfit:
-            marks.append(misfit)
+            warnings.append(misfit)
             logger.warning("%s: %s", case["name"], misfit)
         for lacking in case["info"].get("unverified", ()):
-            marks.append(f"not verified: {lacking}")
+            warnings.append(f"not verified: {lacking}")
             if lacking not in self._told:
                 self._told.add(lacking)
-                logger.warning("%s: not verified: %s (said once; the report marks every case)", case["name"], lacking)
-        return marks
+                logger.warning(
+                    "%s: not verified: %s (said once; the report has it for every case)", case["name"], lacking
+                )
+        return warnings
 
 
 LEAST_FALL = 0.02
@@ -154,7 +156,7 @@ LEAST_FALL = 0.02
 
 
 def budget_spent(errors: Sequence[float], patience: int, n_iterations: int) -> str:
-    """What to say of a fit that early stopping did not end before its iterations were used up.
+    """Describe a fit that used up its iterations before early stopping ended it; empty otherwise.
 
     Args:
         errors: error on the withheld samples at every look.

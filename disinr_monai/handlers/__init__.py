@@ -1,4 +1,4 @@
-"""Ignite handlers: freezing, checkpoints, tracking, results."""
+"""Ignite handlers: freezing, resuming, gradients, divergence, progress, results."""
 
 from disinr_monai.handlers.average_gradients import AverageSharedGradients
 from disinr_monai.handlers.average_weights import AverageWeights, ClipGradients

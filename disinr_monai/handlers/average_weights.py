@@ -25,7 +25,7 @@ class AverageWeights:
         self.mean = {name: value.detach().clone() for name, value in module.named_parameters()}
 
     def attach(self, engine: Engine) -> None:
-        """Follow every step; copy the mean after the last epoch."""
+        """Update after every step; copy the mean into the module after the last epoch."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
 
@@ -35,7 +35,7 @@ class AverageWeights:
 
     @torch.no_grad()
     def update(self, engine: Engine | None = None) -> None:
-        """Take the present weights into the mean."""
+        """Update the mean with the current weights."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 20))
         for name, value in self.module.named_parameters():
@@ -48,11 +48,11 @@ class AverageWeights:
             value.copy_(self.mean[name])
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """For resuming."""
+        """State to resume from."""
         return {"steps": self.steps, "mean": self.mean}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take a state of :meth:`state_dict`."""
+        """Restore a state of :meth:`state_dict`."""
         self.steps, self.mean = state["steps"], dict(state["mean"])
 
 
@@ -69,8 +69,7 @@ class ClipGradients:
 
     def attach(self, engine: Engine) -> None:
         """Clip between the backward pass and the step."""
-        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.clip)
-
-    def clip(self, engine: Engine | None = None) -> None:
-        """Clip now."""
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.max_norm)
+        engine.add_event_handler(
+            IterationEvents.BACKWARD_COMPLETED,
+            lambda _: nn.utils.clip_grad_norm_(self.module.parameters(), self.max_norm),
+        )

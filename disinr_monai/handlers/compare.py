@@ -2,64 +2,54 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from disinr_monai.data.case import is_simulated
 from disinr_monai.fitting.case_inferer import CaseInferer
 from disinr_monai.methods import DirectInverse
 from disinr_monai.output.metrics import image_metrics, to_display
 from disinr_monai.runtime.memory import peak_memory_mb
 
 
-@dataclass
-class Comparison:
+class Comparison(NamedTuple):
     """Result of one method on one case.
 
     Args:
         name: of the method.
         image: ``(C, *S)``; None where the method failed.
         row: of ``metrics.csv``; None for a method that is only shown.
-        error: why it failed.
+        error: reason of the failure.
     """
 
     name: str
     image: Tensor | None
     row: dict[str, Any] | None
-    error: str = ""
+    error: str
 
 
-class CompareBaselines:
-    """Run the baselines on a case, on the same scan as the method under test.
+def compare(case: dict[str, Any], baselines: Mapping[str, CaseInferer], modality: str) -> Iterator[Comparison]:
+    """Run the baselines on the scan of a case, one by one, if it has a reference to measure them by.
 
-    They run where the case has a reference to measure them by. The direct inverse is always there, without a row of its
-    own where no baseline is one: it shows what the measurement alone gives.
+    The direct inverse always comes first, to show what the measurement alone gives; it has a row only as a baseline.
 
     Args:
+        case: the measured case.
         baselines: methods by name.
-        modality: how their images are shown.
+        modality: of the images, for their display.
     """
-
-    def __init__(self, baselines: Mapping[str, CaseInferer] | None, modality: str) -> None:
-        self.baselines, self.modality = dict(baselines or {}), modality
-
-    def __call__(self, case: dict[str, Any]) -> Iterator[Comparison]:
-        """Yield the results of a case one by one, the direct inverse first."""
-        baselines = self.baselines if "reference" in case else {}
-        if not any(isinstance(method, DirectInverse) for method in baselines.values()):
-            image, error, _ = self._run(DirectInverse(), case)
-            yield Comparison("direct inverse", image, None, error)
-        for name, method in baselines.items():
-            image, error, seconds = self._run(method, case)
-            row = None if image is None else table_row(case, name, image, seconds, method, self.modality)
-            yield Comparison(name, image, row, error)
-
-    @staticmethod
-    def _run(method: CaseInferer, case: dict[str, Any]) -> tuple[Tensor | None, str, float]:
+    measured = baselines if "reference" in case else {}
+    has_inverse = any(isinstance(method, DirectInverse) for method in measured.values())
+    methods = measured if has_inverse else {"direct inverse": DirectInverse(), **measured}
+    for name, method in methods.items():
         started = time.perf_counter()
         image = method(None, None, case=case)
-        return None if image is None else image[0], method.error, time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        image = None if image is None else image[0]
+        is_measured = image is not None and name in measured
+        row = table_row(case, name, image, seconds, method, modality) if is_measured else None
+        yield Comparison(name, image, row, method.error)
 
 
 def table_row(
@@ -76,4 +66,6 @@ def table_row(
         row["fallback"] = max(fallbacks)
     if method.residual is not None:
         row["residual"] = method.residual.unexplained
+    if "simulated" in case["info"]:
+        row["measurement"] = "SIMULATED" if is_simulated(case) else "raw"
     return row

@@ -1,25 +1,25 @@
 from __future__ import annotations
 
 from ignite.engine import Engine, Events
-from monai.utils import CommonKeys
 from torch import Tensor
 
 from disinr_monai.output.report import Report
 from disinr_monai.runtime.distributed import rank
+from disinr_monai.runtime.progress import current_loss
 
 
 class LossReport:
     """Write the report of a pre-training at its end: the loss, settings, versions and warnings.
 
     Args:
-        report: the page.
+        report: of the run.
         every: iterations between two points of the curve.
     """
 
     def __init__(self, report: Report, every: int = 20) -> None:
         self.report, self.every = report, every
         self._steps: list[int] = []
-        self._losses: list[Tensor | float] = []
+        self._losses: list[Tensor] = []
 
     def attach(self, engine: Engine) -> None:
         """Follow a trainer; one process writes."""
@@ -33,12 +33,9 @@ class LossReport:
         return iteration % self.every == 0 or iteration in (1, engine.state.max_epochs * engine.state.epoch_length)
 
     def _loss(self, engine: Engine) -> None:
-        output = engine.state.output
-        if isinstance(output, dict) and CommonKeys.LOSS in output:
-            loss = output[CommonKeys.LOSS]
+        if (loss := current_loss(engine)) is not None:
             self._steps.append(engine.state.iteration)
-            # Its value is asked for at the end: asking now would make the device wait.
-            self._losses.append(loss.detach() if isinstance(loss, Tensor) else float(loss))
+            self._losses.append(loss)  # read at the end: reading it now would make the device wait
 
     def _write(self, engine: Engine) -> None:
         self.report.add_losses(self._steps, [float(loss) for loss in self._losses])

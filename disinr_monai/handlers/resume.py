@@ -4,8 +4,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ from disinr_monai.checkpoints.named_state import (
     network_state,
     optimizer_state,
 )
-from disinr_monai.checkpoints.safe_load import load_plain, tensor_damage
+from disinr_monai.checkpoints.safe_load import load_plain, save_plain, tensor_damage
 from disinr_monai.errors import InputError
 from disinr_monai.runtime.distributed import rank, world_size
-from disinr_monai.runtime.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +32,10 @@ FILE_NAME = "private_resume_checkpoint.pt"
 
 
 class ResumeCheckpoint:
-    """Save the complete state of pre-training from time to time, and go on from it.
+    """Save the complete state of pre-training at intervals, and resume from it.
 
-    The file holds network (all subject encoders: it is as private as the scans, and is named so), optimiser, schedule,
-    trainer position and random states. It is replaced atomically, so a kill at any moment leaves the last good one.
+    The file holds network (all subject encoders, hence it is as private as the scans), optimiser, schedule, trainer
+    position and random states. It is replaced atomically, so a kill at any moment leaves the last good one.
 
     With many processes each writes the subject encoders of its own cases to a part,
     ``private_resume_checkpoint_EPOCH_RANKofN.pt``; when all parts are there, the first process writes the rest to
@@ -52,7 +50,7 @@ class ResumeCheckpoint:
         settings: JSON-ready facts that must be the same when resuming (subjects, seed, modality, ...).
         interval_seconds: save after the first epoch that ends at least so long after the last save; 0 saves each epoch.
         extra: further parts by name, with ``state_dict`` and ``load_state_dict``, the same in all processes.
-        resume: go on from the file; without a file training starts at the beginning, with a note in the log.
+        resume: resume from the file; without a file training starts at the beginning, with a warning.
 
     Raises:
         InputError: the file does not belong to these settings, or is damaged, or a part is missing.
@@ -87,11 +85,11 @@ class ResumeCheckpoint:
     def _start(self, engine: Engine) -> None:
         self._last = time.monotonic()
         if self._complete:
-            # Ignite starts a run anew whose state is complete; with its position back nothing is trained twice, and
-            # what comes after the last epoch is still done.
-            for name in ("iteration", "epoch_length"):
-                setattr(engine.state, name, self._complete[name])
-            engine.state.epoch = self._complete["iteration"] // self._complete["epoch_length"]
+            # Ignite restarts a run whose state is complete; with its position restored nothing is trained twice, and
+            # what follows the last epoch is still done.
+            engine.state.iteration = self._complete["iteration"]
+            engine.state.epoch_length = self._complete["epoch_length"]
+            engine.state.epoch = self._complete["max_epochs"]
         if rank() == 0:
             for stem in (self.path.stem, "model"):  # of a kill while one of them was saved
                 for leftover in self.path.parent.glob(f".{stem}*-*.pt"):
@@ -109,7 +107,7 @@ class ResumeCheckpoint:
             self._last = time.monotonic()
 
     def save(self, engine: Engine) -> None:
-        """Write everything that the next iteration depends on."""
+        """Write the complete state of the training."""
         own = {
             "network": network_state(self.network, self.optimizer),
             "optimizer": optimizer_state(self.network, self.optimizer),
@@ -122,23 +120,30 @@ class ResumeCheckpoint:
         state["parts"] = parts = []
         if n_parts > 1:
             parts += [f"{self.path.stem}_{engine.state.epoch}_{i}of{n_parts}{self.path.suffix}" for i in range(n_parts)]
-            _write(self.path.parent / parts[rank()], _select(own, is_own))
+            save_plain(self.path.parent / parts[rank()], _select(own, is_own))
             dist.barrier()  # the file that names the parts comes after all of them
             own = _select(own, lambda name: not is_own(name))
         if rank() == 0:
-            _write(self.path, {**state, **own})
+            save_plain(self.path, {**state, **own})
             for old in self.path.parent.glob(f"{self.path.stem}_*{self.path.suffix}"):
                 if old.name not in parts:
                     old.unlink(missing_ok=True)
 
     def load(self, engine: Engine) -> None:
-        """Restore everything that :meth:`save` wrote."""
+        """Restore the state written by :meth:`save`."""
         if not self.path.is_file():
             logger.warning("resume: no %s yet, training starts at the beginning", self.path)
             return
-        state = _read(self.path)
-        with _named_damage(self.path):
-            self._restore(engine, state)
+        try:
+            self._restore(engine, _read(self.path))
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"resume: {self.path} is damaged or was written by another version ({type(error).__name__}: {reason}); "
+                "start anew"
+            ) from None
         logger.info("resumed after epoch %d", engine.state.epoch)
 
     def _restore(self, engine: Engine, state: dict[str, Any]) -> None:
@@ -153,14 +158,11 @@ class ResumeCheckpoint:
         if any(not isinstance(name, str) or Path(name).name != name for name in names):  # never out of the folder
             raise ValueError("names of parts with a folder")
         parts = [_read(self.path.parent / name) for name in names]
-        max_epochs = engine.state.max_epochs
-        trainer = state["trainer"]
-        if max_epochs is not None:
-            if trainer["iteration"] > max_epochs * trainer["epoch_length"]:
-                done = trainer["iteration"] // trainer["epoch_length"]
-                raise InputError(f"max_epochs: {self.path} has {done} epochs behind it, found max_epochs {max_epochs}")
-            trainer["max_epochs"] = max_epochs
-        if trainer["iteration"] == trainer["max_epochs"] * trainer["epoch_length"]:
+        trainer, max_epochs = state["trainer"], engine.state.max_epochs
+        done, trainer["max_epochs"] = trainer["iteration"] / trainer["epoch_length"], max_epochs
+        if done > max_epochs:
+            raise InputError(f"max_epochs: {self.path} has {done:.0f} epochs behind it, found max_epochs {max_epochs}")
+        if done == max_epochs:
             self._complete = trainer
         for part in parts:
             state["network"] |= part["network"]
@@ -171,10 +173,7 @@ class ResumeCheckpoint:
             _set_random_state((parts[rank()] if parts else state)["random"])
 
     def load_weights(self) -> None:
-        """Take network, optimiser and extra parts back to the file; schedule and position stay where they are.
-
-        Of one process alone: with many, each would have to read its part.
-        """
+        """Restore network, optimiser and extra parts; schedule and position stay. For a single process only."""
         self._fill(_read(self.path), [name for name in self.others if name != "lr_scheduler"])
 
     def _fill(self, state: dict[str, Any], others: Iterable[str]) -> None:
@@ -198,13 +197,7 @@ def _select(own: dict[str, Any], wanted: Callable[[str], bool]) -> dict[str, Any
     }
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
 def _read(path: Path) -> dict[str, Any]:
-    # The files are ours, and numpy's and Python's random states are stored as plain tensors and text.
     state = load_plain(path, "resume", "start anew", mmap=True)
     if not isinstance(state, dict) or not {"network", "optimizer", "random"} <= state.keys():
         raise InputError(f"resume: {path} was written by another version; start anew")
@@ -214,27 +207,11 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-@contextmanager
-def _named_damage(path: Path) -> Iterator[None]:
-    """What a file of another version or a damaged one leads to, in one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"resume: {path} is damaged or was written by another version ({type(error).__name__}: {reason}); "
-            "start anew"
-        ) from None
-
-
 def _first_rank_says(due: bool) -> bool:
-    """One clock decides for all processes, or they would resume from different epochs."""
-    if not dist.is_available() or not dist.is_initialized():
-        return due
+    """The first process decides for all, or they would resume from different epochs."""
     decision = [due]
-    dist.broadcast_object_list(decision, src=0)
+    if world_size() > 1:
+        dist.broadcast_object_list(decision, src=0)
     return decision[0]
 
 

@@ -16,7 +16,7 @@ from disinr_monai.errors import InputError
 from disinr_monai.fitting.case_inferer import CaseInferer
 from disinr_monai.fitting.self_check import SelfCheck
 from disinr_monai.grid import output_grid
-from disinr_monai.handlers.compare import CompareBaselines, table_row
+from disinr_monai.handlers.compare import compare, table_row
 from disinr_monai.modality import facts_of
 from disinr_monai.output.dicom import DicomWriter
 from disinr_monai.output.metrics import to_display
@@ -36,7 +36,7 @@ class SaveCases:
 
     In ``output_dir``: ``NAME/NAME_recon.nii.gz`` (float32, the source's affine; HU for CT, magnitude for MRI),
     ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error), ``metrics.csv`` (one row a case and
-    method; ``fallback`` 1 where the guard gave a classical image; ``marks`` of the self-check,
+    method; ``fallback`` 1 where the guard gave a classical image; ``warnings`` of the self-check,
     :class:`~disinr_monai.fitting.self_check.SelfCheck`) and ``report.html``. A case that failed leaves no
     folder and is reported at the end, after all others have been written.
 
@@ -46,14 +46,14 @@ class SaveCases:
 
     Args:
         output_dir: folder of the results.
-        inferer: the method that the evaluator runs (asked for its number of iterations).
-        modality: how images are shown and saved.
+        inferer: the method that the evaluator runs.
+        modality: of the images, for their display and units.
         method: its name in the tables.
-        baselines: methods by name to compare with (:class:`~disinr_monai.handlers.compare.CompareBaselines`).
+        baselines: methods by name to compare with (:func:`~disinr_monai.handlers.compare.compare`).
         save_complex: also write the complex MRI image, ``NAME_recon_complex.nii.gz``.
         save_numpy: also write ``NAME_recon.npy``.
         dicom: also write ``NAME/dicom/*.dcm`` (:class:`disinr_monai.output.dicom.DicomWriter`).
-        names: whose neutral names are used, if ``anonymize`` asks for them.
+        names: neutral names; where they are wanted everywhere, DICOM output names no patient either.
         report: the page to fill, if one is wanted.
         output_spacing: voxel size of what is saved in mm, one number or one an axis (a slice: in its plane); the
             source's by default. A fitted field is evaluated there, an image on its grid is interpolated
@@ -83,30 +83,31 @@ class SaveCases:
             output_grid((1, 1, 1), np.eye(4), output_spacing)  # a wrong value is refused before anything is fitted
         self._facts = facts_of(modality)
         writer = DicomWriter(self._facts.dicom, method, anonymize=names is not None and names.everywhere)
-        self._files = CaseWriter(self.output_dir, self._facts, save_complex, save_numpy, writer if dicom else None)
+        dicom_writer = writer if dicom else None
+        self._files = CaseWriter(self.output_dir, self._facts, save_complex, save_numpy, dicom_writer, method)
         self.rows: list[dict[str, Any]] = []
         self.pictures: list[Path] = []
         self.failures: list[str] = []
-        self._numbers: dict[str, list[int]] = {}
-        self._check, self._compare = SelfCheck(), CompareBaselines(baselines, modality)
+        self._added: list[tuple[int, str, Any]] = []  # number of the case, list, item
+        self._check, self._baselines = SelfCheck(), baselines or {}
         self._started, self._case = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
         """Write after every case, and the table at the end."""
         engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_STARTED, self._start_clock)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._start_case)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_case)
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
         prepare_output_dir(self.output_dir)
         self.rows, self.pictures, self.failures = [], [], []
+        self._added = []
         self._check.start()
         if self.report is not None:
             self.report.start()
-        self._numbers = {"rows": [], "pictures": [], "failures": []}
 
-    def _start_clock(self, engine: Engine) -> None:
+    def _start_case(self, engine: Engine) -> None:
         self._started = time.perf_counter()
         self._case = (engine.state.iteration - 1) * world_size() + rank()
 
@@ -118,18 +119,17 @@ class SaveCases:
             self._fail(self.inferer.error)
             return
         with tell_if_full(str(case["name"]), self._fail):
-            self._save(case, prediction, seconds)
+            self._save(case, torch.as_tensor(prediction)[0].detach(), seconds)
 
-    def _save(self, case: dict[str, Any], prediction: Tensor, seconds: float) -> None:
+    def _save(self, case: dict[str, Any], image: Tensor, seconds: float) -> None:
         info = case["info"]
         logger.info("%s (%s): %s", case["name"], info.get("source", "-"), info.get("read_as", "-"))
-        image = torch.as_tensor(prediction)[0].detach()
         rows = [table_row(case, self.method, image, seconds, self.inferer, self.modality)]
-        marks = self._check(case, self.inferer)
-        rows[0] |= {"marks": "; ".join(marks)} if marks else {}
+        warnings = self._check(case, self.inferer)
+        rows[0] |= {"warnings": "; ".join(warnings)} if warnings else {}
         history = list(self.inferer.history)
         images: dict[str, Tensor] = {}
-        for other in self._compare(case):
+        for other in compare(case, self._baselines, self.modality):
             if other.image is None:
                 self._fail(f"{other.name}: {other.error}")
                 continue
@@ -140,7 +140,7 @@ class SaveCases:
         images = {titles.get(name, name): panel for name, panel in images.items()}
         panels = {title: to_display(panel, self.modality, case["image_scale"]) for title, panel in images.items()}
         try:
-            picture = self._files.write(case, image, panels, self._output(case, image))
+            picture = self._files.write(case, *self._output(case, image), panels)
         except InputError as error:
             self._fail(str(error))
             return
@@ -149,38 +149,26 @@ class SaveCases:
         self._add("pictures", picture)
         write_metrics(self._own_table(), self.rows)
         if self.report is not None:
-            self._report(case, rows, images, history, marks)
+            is_hu = case.get("units", self._facts.units) == "HU"
+            self.report.add_case(
+                rows,
+                {title: self._files.physical(case, image) for title, image in images.items()},
+                reference=self._files.reference(case),
+                affine=view_affine(case),
+                units="HU" if is_hu else "",
+                history=history,
+                info=info,
+                warnings=warnings,
+            )
+            self.report.write_now_and_then(summary=summarise(self.rows), failures=self.failures)
 
-    def _output(self, case: dict[str, Any], image: Tensor) -> tuple[Tensor, np.ndarray] | None:
-        """Image and affine at ``output_spacing``, if it is given."""
+    def _output(self, case: dict[str, Any], image: Tensor) -> tuple[Tensor, np.ndarray]:
+        """Image and affine that are saved: at ``output_spacing``, if it is given."""
+        affine = np.asarray(case["affine"], dtype=float)
         if self.output_spacing is None:
-            return None
-        points, affine = output_grid(image.shape[1:], np.asarray(case["affine"], dtype=float), self.output_spacing)
+            return image, affine
+        points, affine = output_grid(image.shape[1:], affine, self.output_spacing)
         return self.inferer.at(points.to(image.device), image), affine
-
-    def _report(
-        self,
-        case: dict[str, Any],
-        rows: list[dict[str, Any]],
-        images: dict[str, Tensor],
-        history: list[dict[str, float]],
-        marks: list[str],
-    ) -> None:
-        hounsfield = case.get("units", self._facts.units) == "HU"
-        self.report.add_case(
-            case["name"],
-            case["subject"],
-            rows,
-            {title: self._files.physical(case, image) for title, image in images.items()},
-            reference=self._files.reference(case),
-            affine=view_affine(case),
-            window=(-200.0, 1200.0) if hounsfield else None,  # that of the metrics
-            units="HU" if hounsfield else "",
-            history=history,
-            info=case["info"],
-            marks=marks,
-        )
-        self.report.write_now_and_then(summary=summarise(self.rows), failures=self.failures)
 
     def _fail(self, reason: str) -> None:
         logger.error(reason)
@@ -188,18 +176,18 @@ class SaveCases:
 
     def _add(self, name: str, item: Any) -> None:
         getattr(self, name).append(item)
-        self._numbers[name].append(self._case)
+        self._added.append((self._case, name, item))
 
     def _own_table(self) -> Path:
         return self.output_dir / ("metrics.csv" if world_size() == 1 else f"metrics_rank{rank()}.csv")
 
     def _join(self) -> None:
-        """Bring what all processes have done to the first one, in the order of the cases."""
-        own = {name: list(zip(numbers, getattr(self, name), strict=True)) for name, numbers in self._numbers.items()}
-        parts = gather_on_first(own)
-        for name in own if parts is not None else ():
-            pairs = sorted((pair for part in parts for pair in part[name]), key=lambda pair: pair[0])
-            setattr(self, name, [item for _, item in pairs])
+        """Gather the results of all processes on the first one, in the order of the cases."""
+        parts = gather_on_first(self._added)
+        if parts is not None:
+            self.rows, self.pictures, self.failures = [], [], []
+            for _, name, item in sorted((item for part in parts for item in part), key=lambda item: item[0]):
+                getattr(self, name).append(item)
 
     def _finish(self, engine: Engine) -> None:
         if world_size() > 1:

@@ -13,7 +13,7 @@ from disinr_monai.runtime.versions import versions
 
 
 class FreezeShared:
-    """Freeze the shared pair during a run and prove afterwards that not one bit of it changed.
+    """Freeze the shared pair during a run and verify afterwards that no bit of it changed.
 
     Args:
         network: network with a ``shared`` part, which is empty for a network that shares nothing.
@@ -31,15 +31,13 @@ class FreezeShared:
         engine.add_event_handler(Events.STARTED, self.freeze)
         engine.add_event_handler(Events.COMPLETED, self.verify)
 
-    def freeze(self, engine: Engine | None = None) -> int:
-        """Freeze and remember the shared tensors; returns their number."""
-        state = self.network.shared.state_dict()
+    def freeze(self, engine: Engine) -> None:
+        """Freeze the shared tensors, and keep a copy."""
         self.network.shared.requires_grad_(False)
-        self._before = {name: tensor.clone() for name, tensor in state.items()}
-        return len(state)
+        self._before = {name: tensor.clone() for name, tensor in self.network.shared.state_dict().items()}
 
-    def verify(self, engine: Engine | None = None) -> None:
-        """Compare the shared tensors bit for bit with what they were."""
+    def verify(self, engine: Engine) -> None:
+        """Compare the shared tensors bit for bit with the copy."""
         now = self.network.shared.state_dict()
         changed = [name for name, tensor in self._before.items() if not torch.equal(tensor, now[name])]
         if changed:
@@ -54,8 +52,8 @@ class SaveShared:
         network: the pre-trained network.
         modality: recorded in the file.
         info: JSON-ready facts to record; nothing personal.
-        start: what a new subject encoder starts from, see :func:`disinr_monai.checkpoints.released.release_state`.
-        n_persons: how many persons the training scans show, those of other processes included.
+        start: weights of a new subject encoder, see :func:`disinr_monai.checkpoints.released.release_state`.
+        n_persons: number of persons in the training scans of all processes.
     """
 
     def __init__(

@@ -18,22 +18,24 @@ from disinr_monai.runtime.distributed import world_size
 
 logger = logging.getLogger(__name__)
 
+_EXPLOSION, _MAX_ROLLBACKS = 100.0, 3
+
 
 class WatchLoss:
-    """No step on a loss or gradient that is not finite; back to the last checkpoint when the loss explodes.
+    """Skip steps with a loss or gradient that is not finite; return to the last checkpoint when the loss explodes.
 
-    A step whose loss or gradient is not finite is left out: nothing of it reaches the weights. ``patience`` such steps
-    in a row, or a loss above ``explosion`` times the median of the last hundred, is a divergence: weights and optimiser
-    are taken back to the last resume checkpoint and the learning rate is halved, at most ``max_rollbacks`` times.
+    A skipped step changes no weight. ``patience`` such steps
+    in a row, or a loss above a hundred times the median of the last hundred, is a divergence: weights and optimiser
+    return to the last resume checkpoint and the learning rate is halved, at most three times.
 
     Args:
-        optimizer: its gradients are looked at, its learning rate is halved.
+        optimizer: of the training.
         lr_scheduler: the schedule that sets the learning rate.
         checkpoint: the one to go back to.
-        patience, explosion, max_rollbacks: see above.
+        patience: see above.
 
     Raises:
-        InputError: it diverges again and again, or before the first checkpoint.
+        InputError: a fourth divergence, or before the first checkpoint.
     """
 
     def __init__(
@@ -42,28 +44,30 @@ class WatchLoss:
         lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
         checkpoint: ResumeCheckpoint,
         patience: int = 10,
-        explosion: float = 100.0,
-        max_rollbacks: int = 3,
     ) -> None:
-        self.optimizer, self.lr_scheduler, self.checkpoint = optimizer, lr_scheduler, checkpoint
-        self.patience, self.explosion, self.max_rollbacks = patience, explosion, max_rollbacks
+        self.optimizer, self.lr_scheduler, self.checkpoint, self.patience = (
+            optimizer,
+            lr_scheduler,
+            checkpoint,
+            patience,
+        )
         self.skipped = self.rollbacks = self._in_a_row = 0
         self._recent: deque[float] = deque(maxlen=100)
 
     def attach(self, engine: Engine) -> None:
-        """Look between the backward pass and the step."""
+        """Check between the backward pass and the step."""
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._look)
 
     def _look(self, engine: Engine) -> None:
         loss = float(engine.state.output[CommonKeys.LOSS].detach())
         if math.isfinite(loss) and self._gradients_are_finite():
             self._in_a_row = 0
-            if len(self._recent) >= 20 and loss > self.explosion * max(median(self._recent), 1e-12):
+            if len(self._recent) >= 20 and loss > _EXPLOSION * max(median(self._recent), 1e-12):
                 self._roll_back(engine, f"the loss rose to {loss:.3g} from {median(self._recent):.3g}")
             else:
                 self._recent.append(loss)
             return
-        self._drop_gradients()
+        self.optimizer.zero_grad()
         self.skipped += 1
         self._in_a_row += 1
         if self._in_a_row == 1:
@@ -72,24 +76,15 @@ class WatchLoss:
             self._roll_back(engine, f"{self._in_a_row} steps in a row without a finite loss")
 
     def _gradients_are_finite(self) -> bool:
-        norms = [
-            torch.linalg.vector_norm(p.grad)
-            for group in self.optimizer.param_groups
-            for p in group["params"]
-            if p.grad is not None
-        ]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms = [torch.linalg.vector_norm(p.grad) for p in parameters]
         return not norms or bool(torch.isfinite(torch.stack(norms)).all())
 
-    def _drop_gradients(self) -> None:
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-
     def _roll_back(self, engine: Engine, reason: str) -> None:
-        self._drop_gradients()
+        self.optimizer.zero_grad()
         where = f"iteration {engine.state.iteration}: {reason}"
         # One of many processes cannot go back alone.
-        if self.rollbacks >= self.max_rollbacks or world_size() > 1 or not self.checkpoint.path.is_file():
+        if self.rollbacks >= _MAX_ROLLBACKS or world_size() > 1 or not self.checkpoint.path.is_file():
             raise InputError(
                 f"lr: expected training to converge, found that it diverges ({where}, {self.rollbacks} times gone "
                 "back); give a smaller --lr, or --amp false"

@@ -1,4 +1,4 @@
-"""Networks from coordinates to image values; nothing here knows of physics."""
+"""Networks from coordinates to image values; without any physics."""
 
 from disinr_monai.networks.disinr import DisINR
 from disinr_monai.networks.encoders import FrequencyEncoder, HashGridEncoder, SirenEncoder

@@ -89,5 +89,5 @@ class DisINR(Field):
         return decoder.product(own.inputs(flat), [*inner, columns @ last, *outer], prepared, at=len(inner))
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What `torch.jit.script` compiles instead: the field of the first subject, without the learned prior."""
+        """Module that `torch.jit.script` compiles instead: the field of the first subject, without the prior."""
         return ScriptableDisINR(self)

@@ -69,7 +69,7 @@ class HashGridEncoder(nn.Module):
         self.mlp.reset(2 * seed + 1)
 
     def inputs(self, points: Tensor) -> Tensor:
-        """What the MLP gets: the grid's features."""
+        """Input of the MLP: the grid's features."""
         return self.grid(points)
 
     def forward(self, points: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class FrequencyEncoder(nn.Module):
         self.mlp.reset(seed)
 
     def inputs(self, points: Tensor) -> Tensor:
-        """What the MLP gets: sines and cosines."""
+        """Input of the MLP: sines and cosines."""
         phase = (points.unsqueeze(-1) * self.frequencies).flatten(1)
         return torch.cat((phase.sin(), phase.cos()), dim=-1)
 

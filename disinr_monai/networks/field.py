@@ -38,7 +38,7 @@ class Field(nn.Module, ABC):
         """Image values ``(n, C)`` at points ``(n, D)``, from the result of :meth:`prepare` if it is at hand."""
 
     def prepare(self, flat: Tensor) -> Tensor | None:
-        """What is the same for all subjects at these points, None if nothing is; constant while it is frozen."""
+        """Compute the part that all subjects share at these points (None if there is none); constant while frozen."""
         return None
 
     def fitted_at_test(self) -> Iterator[nn.Parameter]:

@@ -58,7 +58,7 @@ class MLP(nn.Module):
         return self.product(features, self.weights)
 
     def uses_tcnn(self, features: Tensor) -> bool:
-        """Whether tiny-cuda-nn's kernels would be used for these features."""
+        """Tell whether tiny-cuda-nn's kernels would be used for these features."""
         return self.amp and features.is_cuda and tcnn_backend.is_available()
 
     def product(self, features: Tensor, weights: Sequence[Tensor], added: Tensor | None = None, at: int = 0) -> Tensor:

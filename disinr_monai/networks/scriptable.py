@@ -1,4 +1,4 @@
-"""The same functions in the part of Python that TorchScript compiles, for `monai.bundle ckpt_export`.
+"""Fields in the part of Python that TorchScript compiles, for `monai.bundle ckpt_export`.
 
 `torch.jit.script` asks a module for `__prepare_scriptable__`; :class:`~disinr_monai.networks.DisINR` then hands over
 :class:`ScriptableDisINR`. Speed is given away: plain operations instead of sparse matrices and fused kernels.

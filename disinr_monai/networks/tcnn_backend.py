@@ -26,7 +26,7 @@ def _load() -> ModuleType | None:
 
 
 def is_available() -> bool:
-    """Whether tiny-cuda-nn can be imported and used."""
+    """Tell whether tiny-cuda-nn can be imported and used."""
     return torch.cuda.is_available() and _load() is not None
 
 

@@ -1,1 +1,1 @@
-"""Solvers, sparse matrices and the disk cache; nothing here knows of images or scans."""
+"""Solvers, sparse matrices and the disk cache, independent of images and scans."""

@@ -1,4 +1,4 @@
-"""Results on disk, so that what takes long is computed once per machine."""
+"""Disk cache of results that take long to compute."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cache_key(**parameters: object) -> str:
 
 @dataclass(frozen=True)
 class DiskCache(Generic[Value]):
-    """Values of one kind, stored as arrays under the hash of all that they depend on.
+    """Disk cache of values of one kind, stored as arrays under the hash of their parameters.
 
     A file that is damaged or foreign is replaced, and without a writable folder values are computed again: neither is
     an error. The least recently used files go when the folder holds more than 2 GiB.
@@ -54,7 +54,7 @@ class DiskCache(Generic[Value]):
     unpack: Callable[[Mapping[str, NDArray]], Value]
 
     def get(self, key: str, build: Callable[[], Value], cache_dir: str | Path | None = None) -> Value:
-        """Value of ``key`` from the folder (``cache_dir`` or the default), or built and stored there."""
+        """Read the value of ``key`` from the folder (``cache_dir`` or the default), or build and store it."""
         try:
             path = (Path(cache_dir) if cache_dir is not None else default_cache_dir() / self.name) / f"{key}.npz"
         except RuntimeError:

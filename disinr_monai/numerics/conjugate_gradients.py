@@ -15,7 +15,7 @@ def conjugate_gradients(
         normal: :math:`N`.
         right: :math:`b`, real or complex.
         n_iterations: maximum number of steps.
-        tolerance: stop when the residual is at most this times the size of :math:`b`; 0 asks the device nothing.
+        tolerance: stop when the residual is at most this times the size of :math:`b`; 0 needs no synchronisation.
 
     Returns:
         :math:`x`.
@@ -28,7 +28,7 @@ def conjugate_gradients(
         if tolerance > 0 and float(energy) <= stop:
             break
         product = normal(direction)
-        # A system of several blocks may have one that is solved already: 0 over 0 would be no number.
+        # A system that is solved already, from the start or to the last bit, must not give 0 / 0.
         length = torch.where(energy > 0, energy / (direction.conj() * product).real.sum(), 0.0)
         solution += length * direction
         residual -= length * product

@@ -13,10 +13,7 @@ class LinearMap(torch.autograd.Function):
     Automatic differentiation sees neither function, so neither keeps anything. The gradient is a map of the same kind,
     so that second derivatives work too.
 
-    Args:
-        values: argument of the map.
-        apply: the map, a tensor to a tensor.
-        adjoint: its adjoint.
+    ``apply`` and ``adjoint`` take and give a tensor.
     """
 
     @staticmethod

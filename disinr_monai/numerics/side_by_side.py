@@ -8,7 +8,7 @@ import torch
 
 
 class SideBySide:
-    """Run independent computations on the two halves of a CPU's threads, for tensors too small to be shared out.
+    """Run independent computations on the two halves of a CPU's threads, for tensors too small for all threads.
 
     On 256² images two threads inside one operation gain little, and where other programs use the same cores they wait
     for each other most of the time. Two computations of half the threads each gain nearly twofold and do not wait.

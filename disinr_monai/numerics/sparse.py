@@ -66,7 +66,7 @@ class SparseMatrix(nn.Module):
         self._remember()
 
     def shared(self) -> SparseMatrix:
-        """A second module on the same memory; moving one leaves the other, equal moves share memory again."""
+        """Second module on the same memory; moving one leaves the other, equal moves share memory again."""
         copy = SparseMatrix.__new__(SparseMatrix)
         nn.Module.__init__(copy)
         copy.shape, copy._pair, copy._versions = self.shape, self._pair, self._versions
@@ -118,11 +118,11 @@ class SparseMatrix(nn.Module):
         return self._pair.matrix.dtype
 
     def forward(self, dense: Tensor) -> Tensor:
-        """``(n, k)`` to ``(m, k)``."""
+        """Multiply by the matrix, ``(n, k)`` to ``(m, k)``."""
         return LinearMap.apply(dense, *self._products())
 
     def transposed(self, dense: Tensor) -> Tensor:
-        """``(m, k)`` to ``(n, k)``."""
+        """Multiply by the transpose, ``(m, k)`` to ``(n, k)``."""
         return LinearMap.apply(dense, *reversed(self._products()))
 
     def _products(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:

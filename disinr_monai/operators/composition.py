@@ -13,7 +13,7 @@ from disinr_monai.operators.partition import Partition, Restriction
 
 
 class FramePartition(Partition):
-    """Of frames, each divided as its own operator does."""
+    """Partition of frames, each divided as its own operator does."""
 
     def __init__(self, operator: PerFrame, inner: LinearOperator | None = None) -> None:
         super().__init__(operator, inner)
@@ -54,7 +54,7 @@ class FramePartition(Partition):
 
 
 class FrameNoise(Noise):
-    """Of frames: energies are means over them."""
+    """Noise of frames: energies are means over them."""
 
     def variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
         frames = self._frames(measurement, weights)
@@ -141,7 +141,7 @@ class PerFrame(LinearOperator):
         return self._of_frames("direct_inverse", measurement, self._time_in_measurement, self._time_in_image)
 
     def phase_reference(self, measurement: Tensor) -> Tensor | None:
-        """Of every frame, complex ``(T, *S)``."""
+        """Phase reference of every frame, complex ``(T, *S)``."""
         phases = [frame.phase_reference(values) for frame, values in zip(self.each, measurement, strict=True)]
         return None if any(phase is None for phase in phases) else torch.stack(phases)
 

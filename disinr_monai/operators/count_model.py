@@ -1,4 +1,4 @@
-"""What is counted on the average, given the line integrals that an operator computes.
+"""Expected counts, given the line integrals that an operator computes.
 
 A case of counts (PET) carries one of these under ``count_model``. Methods with a likelihood of counts use it; all
 others get the measurement corrected by it (:meth:`CountModel.corrected`), which linear least squares understands.

@@ -102,11 +102,11 @@ class MultiCoilFourier(LinearOperator):
         return self.mask.numel() / max(float(self.mask.sum()), 1.0) / 4
 
     def with_maps(self, coil_sensitivity_maps: Tensor) -> MultiCoilFourier:
-        """The same sampling with other coil maps ``(n_coils, H, W)``; gradients reach them."""
+        """Replace the coil maps ``(n_coils, H, W)`` at the same sampling; gradients reach them."""
         return self._with(maps=torch.fft.ifftshift(coil_sensitivity_maps, dim=(-2, -1)))
 
     def with_samples(self, keep: Tensor) -> MultiCoilFourier:
-        """The same coils (shared) with those samples ``(H, W)`` only that are measured and in ``keep``."""
+        """Keep only the measured samples in ``keep`` ``(H, W)``; coil maps are shared."""
         part = self._with()
         part._set_mask(self.mask * torch.fft.ifftshift(keep, dim=(-2, -1)).to(self.mask))
         return part
@@ -126,6 +126,6 @@ class MultiCoilFourier(LinearOperator):
         return measurement * window
 
     def phase_reference(self, measurement: Tensor) -> Tensor:
-        """From the fully sampled middle of k-space; complex ``(H, W)`` of size 1."""
+        """Phase from the fully sampled middle of k-space; complex ``(H, W)`` of size 1."""
         real, imaginary = self.adjoint(self.calibration(measurement))
         return torch.polar(torch.ones_like(real), torch.complex(real, imaginary).angle())

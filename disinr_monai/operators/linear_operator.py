@@ -51,7 +51,7 @@ class LinearOperator(nn.Module, ABC):
         """Apply the adjoint: ``(..., *range_shape)`` to ``(..., *domain_shape)``."""
 
     def gram(self, image: Tensor, weights: Tensor | None = None) -> Tensor:
-        """``A^H W A x``, what iterative solvers need most."""
+        """Apply ``A^H W A``, the main operation of iterative solvers."""
         values = self(image)
         return self.adjoint(values if weights is None else values * weights)
 
@@ -65,7 +65,7 @@ class LinearOperator(nn.Module, ABC):
 
     @property
     def n_measured(self) -> int:
-        """How many numbers one scan really measures (all of ``range_shape`` by default)."""
+        """Number of values that one scan measures (all of ``range_shape`` by default)."""
         return math.prod(self.range_shape)
 
     def undersampling(self) -> float:

@@ -1,4 +1,4 @@
-"""What noise and residuals of a measurement amount to, in the measurement and in the image."""
+"""Size of noise and residuals, in the measurement and in the image."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Noise:
 
 
 class KspaceNoise(Noise):
-    """Of Cartesian k-space, whose noise is the same in every sample."""
+    """Noise of Cartesian k-space: the same in every sample."""
 
     def variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
-        """From the outermost twelfth of the readout, where there is hardly any signal (median of the power)."""
+        """Median power in the outermost twelfth of the readout, where there is hardly any signal."""
         edge = max(self.operator.range_shape[1] // 12, 1)
         kept = self.operator.sampled > 0
         kept[edge:-edge] = False
@@ -61,10 +61,10 @@ class KspaceNoise(Noise):
 
 
 class TrajectoryNoise(Noise):
-    """Of k-space along a trajectory, times the root of its density."""
+    """Noise of k-space along a trajectory, times the root of its density."""
 
     def variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
-        """From the outermost twelfth of k-space, where there is hardly any signal (median of the power)."""
+        """Median power in the outermost twelfth of k-space, where there is hardly any signal."""
         operator = self.operator
         reach = (np.abs(operator.trajectory) / (np.array(operator.domain_shape[1:]) / 2)).max(-1)
         outer = torch.from_numpy(reach > 1 - 1 / 12).to(measurement.device) & (operator.root_density > 0)
@@ -84,10 +84,10 @@ class TrajectoryNoise(Noise):
 
 
 class ViewNoise(Noise):
-    """Of line integrals, with the ramp filter along the detector to give residuals the units of the image."""
+    """Noise of line integrals; the ramp filter along the detector gives residuals the units of the image."""
 
     def variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
-        r"""Variances :math:`c / w`, with :math:`c` from the rays that miss the image: what they show is noise alone."""
+        r"""Variances :math:`c / w`, with :math:`c` from the rays that miss the image and hence measure only noise."""
         weights = torch.ones_like(measurement) if weights is None else weights
         missing = self.operator(torch.ones(self.operator.domain_shape).to(measurement)) == 0
         if not bool(missing.any()):
@@ -141,7 +141,7 @@ class CompositionNoise(Noise):
         self.variance, self.energy, self.residual_energy = outer.variance, outer.energy, outer.residual_energy
 
     def image(self, variance: Tensor) -> Tensor:
-        """That of ``A`` where both have the same pixels, else its mean square everywhere."""
+        """Noise image of ``A`` if both have the same pixels, else its mean square everywhere."""
         image, shape = self.outer.image(variance), self.operator.domain_shape[1:]
         return image if image.shape[1:] == shape else image.square().mean().sqrt().expand(1, *shape)
 

@@ -149,7 +149,7 @@ class NonCartesianFourier(LinearOperator):
         return self._spectra[key]
 
     def precondition(self, residual: Tensor) -> Tensor:
-        r"""Times :math:`\sqrt{d}`: residuals of k-space by the area for which they stand."""
+        r"""Multiply by :math:`\sqrt{d}`: weight residuals by the area of k-space that each sample represents."""
         self._check_range(residual)
         return residual * self.root_density
 
@@ -163,7 +163,7 @@ class NonCartesianFourier(LinearOperator):
         return float(self.root_density.square().sum())
 
     def with_readouts(self, readouts: Tensor, kept: Tensor) -> NonCartesianFourier:
-        """The same coils (shared) with some readouts, and of these the samples where ``kept`` is 1."""
+        """Keep some readouts, and of these the samples where ``kept`` is 1; coil maps are shared."""
         n_coils, _, n_samples = self.range_shape
         part = self._with(
             range_shape=(n_coils, len(readouts), n_samples), root_density=self.root_density[readouts] * kept
@@ -177,7 +177,7 @@ class NonCartesianFourier(LinearOperator):
         return math.prod(self.domain_shape[1:]) / max(self._n_cells, 1.0) / 4
 
     def phase_reference(self, measurement: Tensor) -> Tensor:
-        """From the densely sampled centre, tapered; complex ``(H, W)``."""
+        """Phase from the densely sampled centre, tapered; complex ``(H, W)``."""
         radius = np.linalg.norm(self.trajectory, axis=-1) / (dense_radius(self.trajectory) + 1)
         taper = torch.from_numpy(np.cos(np.pi / 2 * np.minimum(radius, 1)) ** 2).to(self.root_density)
         real, imaginary = self.adjoint(measurement * taper)

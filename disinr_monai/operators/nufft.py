@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.fft
 import scipy.sparse
@@ -68,7 +70,9 @@ class NUFFT(nn.Module):
         return images.mul_(self.correction)
 
 
-def gridding_matrix(positions: NDArray, grid: tuple[int, int], width: int, kernel) -> scipy.sparse.csr_matrix:
+def gridding_matrix(
+    positions: NDArray, grid: tuple[int, int], width: int, kernel: Callable[[NDArray], NDArray]
+) -> scipy.sparse.csr_matrix:
     """Matrix ``(n, rows * columns)`` of the separable ``kernel`` around each position, periodic.
 
     Args:
@@ -100,7 +104,7 @@ def _kernel_transform(frequency: NDArray) -> NDArray:
 
 
 def _quadrants(shape: tuple[int, int], grid: tuple[int, int]) -> list[tuple]:
-    """Where the four quadrants of a centred image lie on a grid with the centre in its first cell."""
+    """Places of the four quadrants of a centred image on a grid with the centre in its first cell."""
     axes = []
     for n, m in zip(shape, grid, strict=True):
         half = n // 2

@@ -53,7 +53,7 @@ class Partition:
         self.operator, self.inner = operator, inner
 
     def after(self, inner: Any) -> Self:
-        """The same division, of the measurement of ``operator @ inner``."""
+        """Divide the measurement of ``operator @ inner`` in the same way."""
         return type(self)(self.operator, inner if self.inner is None else self.inner @ inner)
 
     def held_out_samples(self, fraction: float, generator: torch.Generator) -> Tensor:
@@ -85,7 +85,7 @@ class Partition:
         return self._composed(self.operator.masked(keep)), lambda values: values * keep.to(values.device)
 
     def subsets(self, size: int) -> list[Restriction]:
-        """Parts of the measurement, each about ``size`` projections and alike in what it sees; [all] by default."""
+        """Ordered subsets of about ``size`` evenly spread projections each; the whole measurement by default."""
         return [(self._composed(self.operator), lambda values: values)]
 
     def draw(self, generator: torch.Generator | None = None, among: Tensor | None = None) -> Part | None:
@@ -102,7 +102,7 @@ class Partition:
 
 
 class KspacePartition(Partition):
-    """Of Cartesian k-space: lines, perhaps of a part of the readout, or samples of a two-dimensional pattern."""
+    """Partition of Cartesian k-space by lines, or by samples of a two-dimensional pattern."""
 
     @property
     def gaps(self) -> str:
@@ -133,7 +133,7 @@ class KspacePartition(Partition):
         return (held & mask).expand(self.operator.range_shape)
 
     def training_split(self, index: int, generator: torch.Generator) -> Tensor:
-        """Hold out a random 15 to 45 % of what was measured beside the fully sampled centre, or every second line.
+        """Hold out a random 15 to 45 % of the samples outside the fully sampled centre, or every second line.
 
         Phase-encoding lines where the pattern consists of lines, else single samples.
         """
@@ -154,7 +154,7 @@ class KspacePartition(Partition):
         return keep.expand(self.operator.range_shape)
 
     def restrict(self, keep: Tensor) -> Restriction:
-        """The same coils with the samples that are kept in the first coil."""
+        """Keep in all coils the samples that are kept in the first one."""
         part = self.operator.with_samples(keep.expand(self.operator.range_shape)[0])
         kept = part.sampled
         return self._composed(part), lambda values: values * kept
@@ -185,7 +185,7 @@ class KspacePartition(Partition):
 
 
 class ReadoutPartition(Partition):
-    """Of k-space along a trajectory, by whole readouts where there are enough of them."""
+    """Partition of k-space along a trajectory by whole readouts, if there are enough of them."""
 
     gaps = "readouts"
 
@@ -209,7 +209,7 @@ class ReadoutPartition(Partition):
         return ~self.held_out_samples(0.15 + 0.3 * float(torch.rand((), generator=generator)), generator)
 
     def restrict(self, keep: Tensor) -> Restriction:
-        """The same coils with the samples that are kept in the first coil; readouts without any are left out."""
+        """Keep in all coils the samples that are kept in the first one; readouts without any are left out."""
         keep = keep.expand(self.operator.range_shape)[0].to(self.operator.root_density.device)
         readouts = torch.nonzero(keep.any(-1)).flatten()
         kept = keep[readouts].to(self.operator.root_density)
@@ -218,7 +218,7 @@ class ReadoutPartition(Partition):
 
 
 class ViewPartition(Partition):
-    """Of tomography, ``(1, n_views, ...)``: whole views, because the ramp filter mixes the rays of one."""
+    """Partition of projections ``(1, n_views, ...)`` by whole views: the ramp filter mixes the rays of one."""
 
     gaps = "views"
     is_typical = True
@@ -262,7 +262,7 @@ class ViewPartition(Partition):
 
 
 class CountPartition(ViewPartition):
-    """Of views of counts, which no filter mixes: samples are held out one by one, blocks are whole views."""
+    """Partition of views of counts: samples are held out one by one (no filter mixes them), blocks are views."""
 
     held_out_samples = Partition.held_out_samples
 

@@ -11,7 +11,7 @@ from disinr_monai.operators.partition import Part, Partition
 
 
 class SamplesPartition(Partition):
-    """Of voxels that are measured themselves: any of them can be drawn."""
+    """Partition of measured voxels: any of them can be drawn."""
 
     def draw(self, generator: torch.Generator | None = None, among: Tensor | None = None) -> Part | None:
         """Voxels one by one from equal stretches of the list of measured ones: spread evenly, and in memory order."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import disinr_monai
+from disinr_monai.data.case import is_simulated
 from disinr_monai.data.readers.dicom import read_dicom_header
 from disinr_monai.errors import InputError
 from disinr_monai.output.orientation import radiological
@@ -74,6 +75,8 @@ class DicomWriter:
         Raises:
             InputError: the axes are not perpendicular, the values do not fit, or the source has vanished.
         """
+        from pydicom.dataset import Dataset
+
         volume = np.asarray(image, dtype=np.float64)
         volume = volume[..., None] if volume.ndim == 2 else volume
         volume, affine = radiological(volume, np.asarray(case["affine"], dtype=float), n_axes=2)  # as viewers show it
@@ -86,7 +89,7 @@ class DicomWriter:
         files = []
         for index in range(volume.shape[2]):
             dataset = self._common(case, str(source[0] if source else path), header)
-            self._describe(dataset, header)
+            self._describe(dataset, header, is_simulated(case))
             if "unknown" in str(case["info"].get("geometry", "")):
                 dataset.ImageComments += " The position in the patient is not known."
             dataset.InstanceNumber = first + index + 1
@@ -99,7 +102,10 @@ class DicomWriter:
             if volume.shape[2] > 1:
                 dataset.SpacingBetweenSlices = thickness
             if header is not None and not self.anonymize and _same_plane(dataset, header):
-                _refer(dataset, header)
+                reference = Dataset()
+                reference.ReferencedSOPClassUID = header.SOPClassUID
+                reference.ReferencedSOPInstanceUID = header.SOPInstanceUID
+                dataset.SourceImageSequence = [reference]
             _set_pixels(dataset, stored[..., index], slope, intercept, "HU" if self.modality == "CT" else "US")
             name = case["name"] if volume.shape[2] == 1 else f"{case['name']}_{index + 1:04d}"
             with atomic_path(folder / f"{name}.dcm") as temporary:
@@ -113,16 +119,13 @@ class DicomWriter:
         return self._uids.setdefault((kind, key), generate_uid(prefix=None))
 
     def _common(self, case: Mapping[str, Any], source: str, header: Any) -> Any:
-        """Patient, study, series, equipment and frame of reference."""
-        from pydicom.dataset import Dataset, FileMetaDataset
-        from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+        """Make a dataset with patient, study, series, equipment and frame of reference."""
+        from pydicom.dataset import Dataset
+        from pydicom.uid import generate_uid
 
-        dataset, meta = Dataset(), FileMetaDataset()
-        meta.MediaStorageSOPClassUID = {"CT": CT_IMAGE, "MR": MR_IMAGE}.get(self.modality, SECONDARY_CAPTURE)
-        meta.MediaStorageSOPInstanceUID = generate_uid(prefix=None)
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.file_meta = meta
-        dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+        dataset = Dataset()
+        dataset.SOPClassUID = {"CT": CT_IMAGE, "MR": MR_IMAGE}.get(self.modality, SECONDARY_CAPTURE)
+        dataset.SOPInstanceUID = generate_uid(prefix=None)
         dataset.SpecificCharacterSet = "ISO_IR 192"
         for key in _EMPTY:
             setattr(dataset, key, "")
@@ -148,12 +151,15 @@ class DicomWriter:
         dataset.SoftwareVersions = disinr_monai.__version__
         return dataset
 
-    def _describe(self, dataset: Any, header: Any) -> None:
-        """What kind of image it is and how it was made."""
-        dataset.ImageType = ["DERIVED", "SECONDARY", {"CT": "AXIAL", "MR": "OTHER"}.get(self.modality, "OTHER")]
-        dataset.SeriesDescription = f"{DISCLAIMER}: {self.method}"[:64]
-        dataset.ImageComments = f"{DISCLAIMER}. Reconstructed from undersampled data; no claim of diagnostic quality."
-        dataset.DerivationDescription = f"Reconstruction by {self.method}, disinr_monai {disinr_monai.__version__}"
+    def _describe(self, dataset: Any, header: Any, simulated: bool) -> None:
+        """Set the type of the image and its derivation."""
+        dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if self.modality == "CT" else "OTHER"]
+        mark = "SIMULATED, " if simulated else ""
+        dataset.SeriesDescription = f"{mark}{DISCLAIMER}: {self.method}"[:64]
+        source = "a SIMULATED measurement of an image, not from a scan" if simulated else "undersampled data"
+        dataset.ImageComments = f"{DISCLAIMER}. Reconstructed from {source}; no claim of diagnostic quality."
+        of = " of a SIMULATED measurement" if simulated else ""
+        dataset.DerivationDescription = f"Reconstruction{of} by {self.method}, disinr_monai {disinr_monai.__version__}"
         dataset.BurnedInAnnotation = "NO"
         dataset.LossyImageCompression = str(getattr(header, "LossyImageCompression", "") or "00")
         if dataset.LossyImageCompression == "01":
@@ -161,12 +167,12 @@ class DicomWriter:
         dataset.ContentDate = dataset.InstanceCreationDate = self._now.strftime("%Y%m%d")
         dataset.ContentTime = dataset.InstanceCreationTime = self._now.strftime("%H%M%S")
         dataset.AcquisitionNumber = None
-        for key, value in _TYPE_1.get(self.modality, {}).items():
+        for key, value in _TYPE_1[self.modality].items():
             if not dataset.get(key):
                 setattr(dataset, key, value)
 
 
-# What the standard demands and only a scanner could say; RM is its word for research mode.
+# Required by the standard, but known to the scanner only; RM stands for research mode.
 _TYPE_1 = {
     "CT": {"KVP": None},
     "MR": {
@@ -210,14 +216,6 @@ def _same_plane(dataset: Any, source: Any) -> bool:
     return bool(np.abs(tilt).max() < 1e-3 and abs(step) < 0.1 * float(dataset.SliceThickness))
 
 
-def _refer(dataset: Any, source: Any) -> None:
-    from pydicom.dataset import Dataset
-
-    reference = Dataset()
-    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
-    dataset.SourceImageSequence = [reference]
-
-
 def _plane_geometry(affine: NDArray, name: str) -> tuple[NDArray, NDArray]:
     """ImageOrientationPatient and PixelSpacing of an array ``(row, column)`` with an affine in RAS mm."""
     spacing = np.linalg.norm(affine[:3, :2], axis=0)
@@ -244,18 +242,13 @@ def _quantise(volume: NDArray, modality: str, name: str) -> tuple[NDArray, float
 
 
 def _set_pixels(dataset: Any, stored: NDArray, slope: float, intercept: float, kind: str) -> None:
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.Rows, dataset.Columns = stored.shape
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, int(stored.dtype.kind == "i")
+    dataset.set_pixel_data(stored, "MONOCHROME2", 16, generate_instance_uid=False)
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = _decimal(intercept), _decimal(slope), kind
     # -200 +- 600 HU is the window of the metrics. A window below 1 unit is not allowed.
     high = float(np.percentile(stored, 99.9)) * slope + intercept
     centre, width = (-200.0, 1200.0) if kind == "HU" else ((high + intercept) / 2, high - intercept)
     if width >= 1:
         dataset.WindowCenter, dataset.WindowWidth = _decimal(centre), _decimal(width)
-    dataset.PixelData = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
-    dataset["PixelData"].VR = "OW"
 
 
 def _decimal(value: float) -> str:

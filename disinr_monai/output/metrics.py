@@ -1,11 +1,11 @@
-"""The one definition of every image metric, used by evaluation, benchmarks, reports and tests."""
+"""Image metrics of evaluation, benchmarks, reports and tests."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from monai.metrics.regression import compute_ssim_and_cs
+from monai.metrics import SSIMMetric
 from torch import Tensor
 
 from disinr_monai.modality import facts_of
@@ -15,7 +15,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def to_display(image: Tensor, modality: str, image_scale: float = 1.0) -> Tensor:
-    """What is shown and compared: a real image ``(1, *S)`` with data range 1.
+    """Convert an image for display and comparison: real, ``(1, *S)``, data range 1.
 
     Args:
         image: network image ``(C, *S)``, or a reference ``(1, *S)`` with ``image_scale`` 1.
@@ -23,8 +23,7 @@ def to_display(image: Tensor, modality: str, image_scale: float = 1.0) -> Tensor
             anything else: the image times ``image_scale``.
         image_scale: factor from network to reference units.
     """
-    image = torch.as_tensor(image).detach().float()
-    return facts_of(modality).display(image, image_scale)
+    return facts_of(modality).display(torch.as_tensor(image).detach().float(), image_scale)
 
 
 def image_metrics(image: Tensor, reference: Tensor) -> dict[str, float]:
@@ -44,29 +43,17 @@ def image_metrics(image: Tensor, reference: Tensor) -> dict[str, float]:
         raise ValueError(f"image_metrics: image {tuple(image.shape)} and reference {tuple(reference.shape)} differ")
     image, reference = image.float().cpu(), reference.float().cpu()
     mse = float((image - reference).square().mean())
-    ssim = _ssim_of_volume(image[0], reference[0]) if image.ndim == 4 else _ssim(image, reference)
+    ssim = _ssim_of_volume if image.ndim == 4 else SSIMMetric(spatial_dims=2)
     return {
         "psnr": -10 * math.log10(max(mse, 1e-20)),
-        "ssim": ssim,
+        "ssim": float(ssim(image[None], reference[None])),
         "nrmse": float(torch.linalg.vector_norm(image - reference) / torch.linalg.vector_norm(reference)),
     }
 
 
-def _ssim(image: Tensor, reference: Tensor) -> float:
-    n_axes = image.ndim - 1
-    values, _ = compute_ssim_and_cs(
-        image.unsqueeze(0),
-        reference.unsqueeze(0),
-        spatial_dims=n_axes,
-        kernel_size=[_WINDOW] * n_axes,
-        kernel_sigma=[_SIGMA] * n_axes,
-        data_range=1.0,
-    )
-    return float(values.mean())
-
-
 def _ssim_of_volume(image: Tensor, reference: Tensor, slab: int = 16) -> float:
-    """Mean SSIM of ``(X, Y, Z)``: MONAI's 11³ convolution would take a minute for 256² x 133 voxels."""
+    """Mean SSIM of ``(1, 1, X, Y, Z)``: MONAI's 11³ convolution would take a minute for 256² x 133 voxels."""
+    image, reference = image[0, 0], reference[0, 0]
     windows = [_window(min(_WINDOW, n - 1 + n % 2)) for n in image.shape]
     length, total, count = len(windows[0]), 0.0, 0
     for start in range(0, image.shape[0] - length + 1, slab):

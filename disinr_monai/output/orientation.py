@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def radiological(image: NDArray, affine: NDArray, n_axes: int | None = None) -> tuple[NDArray, NDArray]:
-    """Turn an image so that its stored order is the order in which it is looked at.
+    """Reorder and flip the axes of an image for the radiological view.
 
     Of two axes the first becomes the rows (towards posterior or feet) and the second the columns (towards the patient's
     left, or posterior). Of three axes the first becomes the slices, from the feet up.

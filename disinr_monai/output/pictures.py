@@ -81,10 +81,8 @@ def _three_planes(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
         planes.append(zoom(plane, factors, order=1, grid_mode=True, mode="nearest"))
     width = max(plane.shape[1] for plane in planes)
     gap = max(width // 64, 2)
-    ground = np.full((sum(plane.shape[0] for plane in planes) + gap * 2, width), 0.25, dtype=np.float32)
-    top = 0
+    padded = []
     for plane in planes:
         left = (width - plane.shape[1]) // 2
-        ground[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
-        top += plane.shape[0] + gap
-    return ground
+        padded.append(np.pad(plane, ((0, gap), (left, width - plane.shape[1] - left)), constant_values=0.25))
+    return np.concatenate(padded)[:-gap]

@@ -1,4 +1,4 @@
-"""Result files: one JSON layout for demo, evaluation and benchmarks."""
+"""Tables of results: metrics.csv, the JSON files of demo and benchmarks, and their summary."""
 
 from __future__ import annotations
 
@@ -14,31 +14,18 @@ from disinr_monai.runtime.files import atomic_path
 from disinr_monai.runtime.versions import versions
 
 _NUMBERS = ("psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "fallback", "residual")
+COLUMNS = ("case", "subject", "method", *_NUMBERS, "measurement", "warnings")
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.csv``, numbers as numbers; values that do not exist are left out."""
+    """Read the rows of a ``metrics.csv``, numbers as numbers; empty values are left out."""
     with Path(path).open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [{k: float(v) if k in _NUMBERS else v for k, v in row.items() if v != ""} for row in rows]
 
 
-def write_results(
-    path: str | Path, rows: list[dict[str, Any]], seed: int, ratios: dict[str, float] | None = None
-) -> None:
-    """Write ``{"header", "rows", "ratios"}`` as JSON.
-
-    Args:
-        path: file to write.
-        rows: each with task, setting, method, subject, psnr, ssim, nrmse, seconds, iterations, peak_memory_mb.
-        seed: the run's seed, for the header.
-        ratios: named ratios of the speed suite.
-    """
-    write_json(path, {"rows": rows, "ratios": ratios or {}}, seed)
-
-
 def write_json(path: str | Path, content: dict[str, Any], seed: int) -> None:
-    """Write ``content`` with a header that says where and how it was made, whole or not at all."""
+    """Write ``content`` as JSON after a header with seed, versions, hardware and command, atomically."""
     found = dict(versions())  # a copy: it is cached
     hardware = found.pop("hardware", "unknown")
     header = {"seed": seed, "versions": found, "hardware": hardware, "command": " ".join(sys.argv)}
@@ -46,19 +33,12 @@ def write_json(path: str | Path, content: dict[str, Any], seed: int) -> None:
         temporary.write_text(json.dumps({"header": header, **content}, indent=1) + "\n")
 
 
-COLUMNS = ("case", "subject", "method", "psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "fallback")
-
-
-COLUMNS += ("residual", "marks")
-
-
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows as CSV with the columns of :data:`COLUMNS`; a value that does not exist stays empty."""
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -80,7 +60,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def summary_table(rows: list[dict[str, Any]]) -> str:
-    """The summary as aligned text."""
+    """Format the summary as aligned text."""
     lines = [f"{'method':<14}{'subjects':>9}{'PSNR dB':>16}{'SSIM':>16}{'seconds':>10}"]
     for method, s in summarise(rows).items():
         psnr = f"{s['psnr']:.2f} ± {s['psnr_std']:.2f}" if "psnr" in s else "-"

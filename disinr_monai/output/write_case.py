@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import disinr_monai
+from disinr_monai.data.case import is_simulated
 from disinr_monai.errors import InputError
 from disinr_monai.modality import Modality
 from disinr_monai.output.dicom import DicomWriter
@@ -18,7 +20,7 @@ from disinr_monai.runtime.files import atomic_path, prepare_output_dir, staged_f
 
 
 class CaseWriter:
-    """Write ``output_dir/NAME/``: it appears whole, or not at all.
+    """Write the files of a case into ``output_dir/NAME/``: all of them, or none.
 
     Args:
         output_dir: folder of the results.
@@ -27,6 +29,7 @@ class CaseWriter:
         save_numpy: also ``NAME_recon.npy``, float32 in the array order of the NIfTI (``NAME_recon_complex.npy`` with
             ``save_complex``).
         dicom: also ``dicom/*.dcm``.
+        method: how the images are made, for the NIfTI's ``descrip``.
     """
 
     def __init__(
@@ -36,53 +39,45 @@ class CaseWriter:
         save_complex: bool = False,
         save_numpy: bool = False,
         dicom: DicomWriter | None = None,
+        method: str = "disinr",
     ) -> None:
-        self.output_dir, self.facts = output_dir, modality
+        self.output_dir, self.facts, self.method = output_dir, modality, method
         self.save_complex, self.save_numpy, self.dicom = save_complex, save_numpy, dicom
 
     def physical(self, case: Mapping[str, Any], image: Tensor) -> np.ndarray:
-        """A network image in the units that are saved."""
+        """Convert a network image to the units that are saved."""
         scale = case["image_scale"] * case.get("output_scale", 1.0)
         physical = self.facts.physical(image.detach().cpu().float(), scale) + case.get("output_offset", 0.0)
         return np.asarray(physical, dtype=np.float32)
 
     def reference(self, case: Mapping[str, Any]) -> np.ndarray | None:
-        """The reference in the same units; None if there is none."""
-        if "reference" not in case:
-            return None
-        physical = self.facts.physical(case["reference"].cpu().float(), case.get("output_scale", 1.0))
-        return np.asarray(physical + case.get("output_offset", 0.0))
+        """Convert the reference of a case to the same units; None if there is none."""
+        return self.physical({**case, "image_scale": 1.0}, case["reference"]) if "reference" in case else None
 
-    def write(
-        self,
-        case: Mapping[str, Any],
-        image: Tensor,
-        panels: Mapping[str, Tensor],
-        output: tuple[Tensor, np.ndarray] | None = None,
-    ) -> Path:
+    def write(self, case: Mapping[str, Any], image: Tensor, affine: np.ndarray, panels: Mapping[str, Tensor]) -> Path:
         """Write all files of a case and return its picture.
 
         Args:
             case: the measured case.
             image: network image ``(C, *S)``.
+            affine: of the image, RAS mm; another one than that of the case on another grid.
             panels: display images by title.
-            output: image and affine to save, if not those of the case.
 
         Raises:
             InputError: the folder cannot be written, or the image does not fit DICOM.
         """
         name = case["name"]
-        image, affine = output if output is not None else (image, np.asarray(case["affine"], dtype=float))
         physical = self.physical(case, image)
+        text = f"{'SIMULATED, ' if is_simulated(case) else ''}disinr_monai {disinr_monai.__version__}, {self.method}"
         prepare_output_dir(self.output_dir)
         with staged_folder(self.output_dir / name, own=(f"{name}_recon*", f"dicom/{name}*.dcm")) as folder:
-            write_nifti(folder / f"{name}_recon.nii.gz", physical, affine)
+            write_nifti(folder / f"{name}_recon.nii.gz", physical, affine, text)
             if self.save_numpy:
                 np.save(folder / f"{name}_recon.npy", physical, allow_pickle=False)
             if self.save_complex and image.shape[0] == 2:
                 scale = case["image_scale"] * case.get("output_scale", 1.0)
                 values = np.asarray(torch.complex(*image.detach().cpu().float()) * scale)
-                write_nifti(folder / f"{name}_recon_complex.nii.gz", values, affine)
+                write_nifti(folder / f"{name}_recon_complex.nii.gz", values, affine, text)
                 if self.save_numpy:
                     np.save(folder / f"{name}_recon_complex.npy", values, allow_pickle=False)
             if self.dicom is not None:
@@ -112,12 +107,12 @@ class CaseWriter:
 
 
 def view_affine(case: Mapping[str, Any]) -> np.ndarray | None:
-    """The affine, if it says how the patient lay."""
+    """The affine for the radiological view; None where the position of the patient is unknown."""
     unknown = "unknown" in str(case["info"].get("geometry", ""))
     return None if unknown else np.asarray(case["affine"], dtype=float)
 
 
-def write_nifti(path: Path, image: Tensor | np.ndarray, affine: np.ndarray) -> None:
+def write_nifti(path: Path, image: Tensor | np.ndarray, affine: np.ndarray, description: str = "") -> None:
     """Write an image ``(H, W)`` or ``(H, W, D)`` with its affine in mm (float32, or complex64)."""
     import nibabel
 
@@ -125,5 +120,6 @@ def write_nifti(path: Path, image: Tensor | np.ndarray, affine: np.ndarray) -> N
     array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
     volume = nibabel.Nifti1Image(array[..., None] if array.ndim == 2 else array, affine)
     volume.header.set_xyzt_units("mm")
+    volume.header["descrip"] = description.encode("ascii", "replace")[:79]  # 80 bytes with their end
     with atomic_path(path) as temporary:
         nibabel.save(volume, temporary)

@@ -88,7 +88,7 @@ class LearnedReconstruction(CaseInferer):
             initial, learned = result.result()
         unlike = outside(prior.domain, characterise(scan, initial, prior.initial.weight_power))
         if unlike:
-            self.mark(f"this scan is unlike those that the prior was trained on: {', '.join(unlike)}")
+            self.warn(f"this scan is unlike those that the prior was trained on: {', '.join(unlike)}")
         if not self.guard:
             return learned
         best = min(errors, key=lambda k: errors[k] if k else float("inf"))

@@ -40,7 +40,7 @@ def prepare_prior_batch(
 
 
 class PriorInferer(Inferer):
-    """Run the prior of the trained network on the parts of scans that it may see.
+    """Run the prior in training on the kept part of each split.
 
     A random number of passes, at most the prior's: what comes in is what the passes before give, without a gradient
     through them, so that memory and time do not grow with the passes.

@@ -18,7 +18,7 @@ def bfloat16_pays(device: torch.device | str) -> bool:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    # PyTorch has no public question for it.
+    # PyTorch has no public function for it.
     has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return device.type == "cpu" and has_tiles is not None and bool(has_tiles())
 
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 
 def as_amp(value: Any, device: torch.device | str) -> bool:
-    """Whether networks run in bfloat16: as the config says, or if it says nothing (null) where that is faster.
+    """Whether networks run in bfloat16: as configured, or by default (null) where that is faster.
 
-    What was chosen is logged: results differ by the rounding.
+    The default is logged, because results differ by rounding.
 
     Raises:
         InputError: neither true, false nor null.
@@ -42,7 +42,7 @@ def as_amp(value: Any, device: torch.device | str) -> bool:
 
 
 def check_device(device: Any) -> torch.device:
-    """The device by name.
+    """Check that a device exists, and return it.
 
     Raises:
         InputError: unknown or absent.

@@ -1,4 +1,4 @@
-"""Many processes with PyTorch's own engine (``torchrun``); a single process needs none of this."""
+"""Several processes started by ``torchrun``; all functions also work in a single process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def start_distributed(timeout_minutes: float = 30.0) -> None:
     """Join the process group that ``torchrun`` describes: NCCL between CUDA devices, gloo between CPUs.
 
     Args:
-        timeout_minutes: how long a process waits for the others before it ends with an error.
+        timeout_minutes: wait for other processes before an error.
 
     Raises:
         InputError: not started by ``torchrun``.
@@ -70,7 +70,7 @@ def shard(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def own_index(index: int) -> int:
-    """Where a case of this process (:func:`shard`) stands among the process's own."""
+    """Index of a case among those of its process (:func:`shard`)."""
     return index // world_size()
 
 

@@ -1,4 +1,4 @@
-"""Federated pre-training: sites share the pair through MONAI's ``MonaiAlgo``; scans and subject encoders stay."""
+"""Federated pre-training: sites exchange the pair through MONAI's ``MonaiAlgo``; scans and subject encoders stay."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Pair = dict[str, Tensor]
 
 
 class KeepShared(Filter):
-    """Let the shared pair through and nothing else: what ``MonaiAlgo`` sends holds every subject encoder.
+    """Filter of messages that passes the shared pair only, as ``MonaiAlgo`` would send every subject encoder.
 
-    What is left of a message are the tensors named ``shared.*`` and the number of steps they were trained for. Names of
-    clients and files, optimiser states, metrics and other statistics are dropped. It also guards what comes in: a
-    server cannot write a subject encoder.
+    A message keeps the tensors named ``shared.*`` and the number of steps they were trained for. Names of clients and
+    files, optimiser states, metrics and other statistics are dropped. Incoming messages are filtered, too: a server
+    cannot write a subject encoder.
 
     Args:
         max_norm: limit the norm of an update (all tensors together) by scaling it down; None for no limit. It bounds
@@ -52,7 +52,7 @@ class KeepShared(Filter):
 
 
 def average(pair: Pair, messages: Sequence[ExchangeObject], max_norm: float | None = None) -> Pair:
-    r"""The server's step: federated averaging (McMahan et al., AISTATS 2017).
+    r"""Average the messages of all sites: federated averaging (McMahan et al., AISTATS 2017).
 
     .. math:: \theta \leftarrow \theta + \sum_k \frac{n_k}{n} \Delta_k, \qquad n = \sum_k n_k
 
@@ -79,7 +79,7 @@ def average(pair: Pair, messages: Sequence[ExchangeObject], max_norm: float | No
 
 
 def _check(pair: Pair, message: ExchangeObject, place: int, max_norm: float | None) -> int:
-    """Number of steps of a message that is as it should be."""
+    """Check a message and return its number of steps."""
     where = f"federated message {place}"
     weights = message.weights or {}
     if message.weight_type != WeightType.WEIGHT_DIFF:

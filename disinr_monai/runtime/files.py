@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, in folders that one run has for itself."""
+"""Atomic files and folders, and output folders reserved for one run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ except ImportError:  # Windows
 
 logger = logging.getLogger(__name__)
 
-_TORCH_CANNOT_WRITE = ("inline_container", "PytorchStreamWriter", "iostream error")  # its words for a full disk
+_TORCH_CANNOT_WRITE = ("inline_container", "PytorchStreamWriter", "iostream error")  # words of torch for a full disk
 
 
 @contextmanager
@@ -60,16 +60,16 @@ def _cannot_write(path: Path, reason: str) -> InputError:
     return InputError(f"{path}: cannot be written ({reason}); free some space or give another --output_dir")
 
 
-# What atomic_path calls them; of the files that are written there only, as a user's own may look alike.
+# Temporary names of atomic_path, only for the files of this package: a user's own may look alike.
 _HALF_FILE = re.compile(r"\.(metrics|report|model|private_\w+)-[a-z0-9_]{8}\.\w+")
 _CLAIMED: dict[tuple[int, int], int] = {}
 
 
 def claim_output_dir(folder: str | Path) -> None:
-    """Keep other processes out of an output folder until this one ends, however it ends; remove a kill's half files.
+    """Lock an output folder until this process ends, and remove temporary files that a killed run left there.
 
-    The lock is on the folder itself and belongs to the process: the system lifts it after a kill too, and nothing is
-    written. Where the system or the file system knows no such locks, nothing is checked.
+    The lock is on the folder itself, writes nothing, and is released by the system even after a kill. A system or file
+    system without such locks is not checked.
 
     Raises:
         InputError: another run has the folder.
@@ -112,20 +112,17 @@ def staged_folder(folder: str | Path, own: tuple[str, ...] = ()) -> Iterator[Pat
     folder = Path(folder)
     for leftover in folder.parent.glob(f".{glob.escape(folder.name)}-????????"):  # of a kill
         shutil.rmtree(leftover, ignore_errors=True)
+    prefix = f".{folder.name}-"
     try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as name:
+            staging = Path(name)
+            yield staging
+            mask = os.umask(0)
+            os.umask(mask)
+            staging.chmod(0o777 & ~mask)
+            _move_into(staging, folder, own)
     except OSError as error:
         raise _not_writable(folder.parent, error) from None
-    try:
-        yield staging
-        mask = os.umask(0)
-        os.umask(mask)
-        staging.chmod(0o777 & ~mask)
-        _move_into(staging, folder, own)
-    except OSError as error:
-        raise _not_writable(folder.parent, error) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _move_into(staging: Path, folder: Path, own: tuple[str, ...]) -> None:
@@ -161,6 +158,5 @@ def prepare_output_dir(output_dir: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"output_dir: cannot write to {folder} ({reason}); give a folder you may write to") from None
+        raise _not_writable(folder, error) from None
     return folder

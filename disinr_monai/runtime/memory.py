@@ -1,4 +1,4 @@
-"""Memory that runs out, on any device: how it shows, what is said about it, and what needs less."""
+"""Memory of the process: settings of the allocator, and messages for out-of-memory errors on any device."""
 
 from __future__ import annotations
 
@@ -20,35 +20,29 @@ from disinr_monai.runtime.run import RUN
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory() -> None:
     """Let the C library keep large freed blocks instead of returning them to the system at once.
 
     Every iteration frees and allocates the same tensors of tens of MB. By default glibc maps each one anew and the
     kernel clears its pages: a quarter of the time of an adaptation iteration on a CPU (50,000 page faults). The process
     keeps its peak memory until it ends. Does nothing where the C library is another one.
-
-    Returns:
-        Whether the setting was made.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28))
-    return all(mallopt(key, value) == 1 for key, value in settings)
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+            for key, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28)):
+                mallopt(key, value)
 
 
 def return_freed_memory() -> None:
-    """Give what was freed back to the system, also holes between blocks in use. Does nothing without glibc."""
+    """Return freed memory to the system, also holes between blocks in use. Does nothing without glibc."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def peak_memory_mb() -> float:
-    """Most memory this process has used so far (MB): on the GPU if there is one, else resident."""
+    """Peak memory of this process (MB): on the GPU if there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -61,8 +55,10 @@ _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "p
 _SMALLEST_PART = 2**10
 
 # Options that decide how much is needed; only those that a run has are named.
-_COSTLY = {"max_voxels": "a smaller --max_voxels", "points_per_step": "--points_per_step"}
-_COSTLY |= {"image_size": "a smaller --image_size (simulated scans)", "n_coils": "--n_coils (simulated scans)"}
+_COSTLY = {
+    "max_voxels": "a smaller --max_voxels", "points_per_step": "--points_per_step",
+    "image_size": "a smaller --image_size (simulated scans)", "n_coils": "--n_coils (simulated scans)",
+}  # fmt: skip
 _T = TypeVar("_T")
 
 
@@ -76,11 +72,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException, what: str) -> InputError:
-    """What a user is told.
+    """Make the error that tells the user what to reduce.
 
     Args:
         error: for which :func:`is_out_of_memory` is true.
-        what: did not fit, a scan's name for instance.
+        what: task that failed, a scan's name for instance.
     """
     found = _ASKED.search(str(error))
     asked = f" ({float(found[1]) * _UNITS[found[2].lower()] / 1e9:.3g} GB more were asked for)" if found else ""
@@ -89,7 +85,7 @@ def out_of_memory(error: BaseException, what: str) -> InputError:
 
 
 def needs_less(settings: Mapping[str, Any], where: str = "memory") -> str:
-    """The options of a config that need less memory, as the end of a sentence."""
+    """List the options of a config that reduce memory, as the end of a sentence."""
     now = {key: str(value).lower() for key, value in settings.items()}
     options = ["a coarser --output_spacing"] if now.get("output_spacing", "none") != "none" else []
     options += [text for key, text in _COSTLY.items() if key in settings]
@@ -105,7 +101,7 @@ def needs_less(settings: Mapping[str, Any], where: str = "memory") -> str:
 
 @contextmanager
 def tell_if_full(what: str, tell: Callable[[str], None]) -> Iterator[None]:
-    """Hand the message to ``tell`` if memory runs out inside the block, and go on after it."""
+    """Pass the message to ``tell`` if memory runs out inside the block, and continue after it."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
@@ -115,7 +111,7 @@ def tell_if_full(what: str, tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def in_parts(function: Callable[[int], _T], size: int) -> _T:
-    """``function(size)``; where memory runs out, with half the size, until it fits.
+    """Call ``function(size)``, with half the size each time memory runs out.
 
     For work that gives the same result in parts of any size.
     """

@@ -1,4 +1,4 @@
-"""Names of persons and files: what is hidden, where, and what stands in their place."""
+"""Neutral names in place of the names of persons and files."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ _SHORTEST = 4
 
 
 def case_seed(seed: int, name: str) -> int:
-    """Seed of one case: the same on every machine and in every order, different for every case and ``seed``."""
+    """Seed of one case: the same on every machine and in any order, different for every case and ``seed``."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 
 
 class Names:
-    """Neutral names, ``case-001`` of ``subject-001``, for listed cases, and a text's words with them put in.
+    """Neutral names of listed cases, ``case-001`` of ``subject-001``, and their use in texts, tables and cases.
 
-    Called with a measured case (a transform) it gives that its neutral names, if these are wanted everywhere. It comes
-    after the acquisition, whose simulated noise and coils go by the true name: a scan gives the same image with and
-    without.
+    As a transform it renames a measured case, if neutral names are wanted everywhere. It comes after the acquisition,
+    whose simulated noise and coils depend on the true name: the image of a scan is the same with and without.
 
     ``anonymize`` says where they are used:
 
@@ -71,7 +70,7 @@ class Names:
 
     @cached_property
     def _words(self) -> dict[str, str]:
-        """What names somebody, and what stands in its place."""
+        """Words that identify somebody, and their replacements."""
         words = {**self.cases, **self.subjects}
         for alias, files in self._paths.items():
             for file in map(Path, files):
@@ -87,11 +86,11 @@ class Names:
         return re.compile(f"(?<![A-Za-z0-9])({longest_first})(?![A-Za-z0-9])") if longest_first else None
 
     def text(self, text: str) -> str:
-        """``text`` without the names, files and folders of the run."""
+        """Replace the names, files and folders of the run in a text."""
         return self._pattern.sub(lambda found: self._words[found[0]], text) if self._pattern else text
 
     def settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Flat settings with the same taken out of their values, and every path of this machine hidden."""
+        """Replace names in the values of flat settings, and hide every path of this machine."""
         return {key: self._value(value) for key, value in settings.items()}
 
     def _value(self, value: Any) -> Any:
@@ -102,7 +101,7 @@ class Names:
         return self.text(str(value))
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        """Rename a measured case, if that is wanted everywhere; nothing after it knows the true names."""
+        """Rename a measured case, if neutral names are wanted everywhere."""
         if not self.everywhere:
             return dict(case)
         result = {**case, "name": self.cases[case["name"]], "subject": self.subjects[case["subject"]]}
@@ -113,12 +112,12 @@ class Names:
         return result
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row of ``metrics.csv`` with the neutral names."""
+        """Replace the names in a row of ``metrics.csv``."""
         case, subject = str(row["case"]), str(row["subject"])
         return {**row, "case": self.cases.get(case, case), "subject": self.subjects.get(subject, subject)}
 
     def write_table(self, output_dir: str | Path, elsewhere: bool = False) -> None:
-        """Write ``private_names.csv``: neutral name, subject, name and source of each case, if any are hidden.
+        """Write ``private_names.csv``: neutral name, name and source of each case, if names are hidden anywhere.
 
         Args:
             output_dir: the user's own folder.

@@ -1,4 +1,4 @@
-"""Settings of a run, from its config files and the command line: all are known, read, and of the right kind."""
+"""Checks of the settings of a run, from its config files and the command line: known, read, and of the right type."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Known = dict[str, list[Any]]
 
 
 def find_config() -> tuple[dict[str, Any], Files]:
-    """Config of the workflow that is being initialised, and its files as they are, in their order.
+    """Find the config of the workflow that is being initialised, and the content of its files in their order.
 
     MONAI evaluates config expressions without telling them which config they belong to, and merges files and command
     line before anything of ours runs; the calling frames are the only place where both are still known. A workflow
@@ -52,14 +52,14 @@ def find_config() -> tuple[dict[str, Any], Files]:
 
 
 def read_files(files: Iterable[str | Path]) -> Files:
-    """Content of config files by path."""
+    """Read config files, by path."""
     from monai.bundle import ConfigParser
 
     return {str(file): ConfigParser.load_config_file(file) for file in files}
 
 
 def check_config(config: Mapping[str, Any], files: Files) -> None:
-    """Refuse a config that would not do what the command says.
+    """Refuse a config with a setting that has no effect, or of the wrong type.
 
     Args:
         config: of the run, files and command line together, before it is evaluated.
@@ -89,7 +89,7 @@ def check_config(config: Mapping[str, Any], files: Files) -> None:
 
 
 def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Every node of a config with its id, groups and lists before their members."""
+    """Iterate over the nodes of a config by id, groups and lists before their members."""
     yield name, value
     members = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for key, item in members:
@@ -101,9 +101,9 @@ def _top(key: str) -> str:
 
 
 def _place(content: Mapping[str, Any]) -> int:
-    """Where a config file belongs: phase, modality, variant of a modality, backbone, method, the rest."""
-    marks = ((0, "run"), (1, "modality"), (2, "classical"), (4, "method"), (3, "encoder"))
-    return next((place for place, key in marks if key in content), 5)
+    """Place of a config file in the order: phase, modality, variant of a modality, backbone, method, the rest."""
+    keys = ((0, "run"), (1, "modality"), (2, "classical"), (4, "method"), (3, "encoder"))
+    return next((place for place, key in keys if key in content), 5)
 
 
 def _check_order(files: Files) -> None:
@@ -128,7 +128,7 @@ def _references(config: Any) -> set[str]:
 
 
 def _check_read(config: Mapping[str, Any], known: Known) -> None:
-    """Refuse what differs from the files and what no part of the config refers to."""
+    """Refuse settings that differ from the files and that no part of the config refers to."""
     read = _READ_BY_MONAI | _references(config)
     read |= {key for key, value in config.items() if value == config.get("run")}  # its aliases
     for name, value in _items("", config):
@@ -152,7 +152,7 @@ def _hint(parts: list[str], known: Iterable[str]) -> str:
 
 
 def _check_keywords(name: str, group: Any, known: Known) -> None:
-    """Refuse a keyword that the class does not take, where the files do not have it: nothing may be built of it."""
+    """Refuse a keyword that the files do not have and the class of the group does not take."""
     target = group.get("_target_") if isinstance(group, Mapping) else None
     if not isinstance(target, str) or target.startswith(("$", "@")):
         return
@@ -170,9 +170,7 @@ def _check_keywords(name: str, group: Any, known: Known) -> None:
 
 
 def _check_kind(name: str, value: Any, known: list[Any]) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{name}: expected finite numbers, found {value}")
-    if isinstance(value, list) and any(isinstance(x, float) and not math.isfinite(x) for x in value):
+    if any(isinstance(x, float) and not math.isfinite(x) for x in (value if isinstance(value, list) else [value])):
         raise InputError(f"{name}: expected finite numbers, found {_short(value)}")
     if _is_open(value):
         return
@@ -185,7 +183,9 @@ def _check_kind(name: str, value: Any, known: list[Any]) -> None:
     if not known or any(_is_open(item) for item in known):
         return
     kinds, kind = {_kind(item) for item in known}, _kind(value)
-    if kind in kinds or (kind is str and (name in _ALSO_TEXT or (bool in kinds and _is_boolean(value)))):
+    if kind in kinds or (
+        kind is str and (name in _ALSO_TEXT or (bool in kinds and value.strip().lower() in ("true", "false")))
+    ):
         return
     expected = " or ".join(sorted(_KINDS.get(kind, str(kind)) for kind in kinds))
     hint = "; quote it twice, \"'2024'\"" if kinds == {str} and kind in (float, bool) else ""
@@ -193,12 +193,8 @@ def _check_kind(name: str, value: Any, known: list[Any]) -> None:
 
 
 def _is_open(value: Any) -> bool:
-    """Left open by the files, or computed: it may be anything."""
+    """Whether a value is left open (null) or computed, so that any type is right."""
     return value is None or (isinstance(value, str) and value.startswith(("$", "@", "%")))
-
-
-def _is_boolean(value: str) -> bool:
-    return value.strip().lower() in ("true", "false")
 
 
 def _is_same(value: Any, other: Any) -> bool:
@@ -223,20 +219,19 @@ def _short(value: Any) -> str:
 
 
 def as_bool(value: Any) -> bool:
-    """True or False from JSON or from the command line, which hands ``true`` and ``false`` over as text.
+    """Convert true or false from JSON or from the command line, where they are text.
 
     Raises:
         InputError: anything else.
     """
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and _is_boolean(value):
-        return value.strip().lower() == "true"
+    text = str(value).strip().lower()
+    if isinstance(value, (bool, str)) and text in ("true", "false"):
+        return text == "true"
     raise InputError(f"expected true or false, found {value!r}")
 
 
 def known_keys(files: Iterable[str | Path]) -> set[str]:
-    """Every top-level key of the merged config files that a run of them reads."""
+    """Top-level keys of the merged config files that a run of them reads."""
     from monai.bundle import ConfigParser
 
     config = ConfigParser.load_config_files([str(file) for file in files])
@@ -263,12 +258,12 @@ def hyper_parameters() -> dict[str, Any]:
 
 
 def training_settings() -> dict[str, Any]:
-    """What must be the same when pre-training is resumed: every setting that changes the result.
+    """Settings that must be equal when pre-training is resumed: all that change the result.
 
-    Where files lie, how much is shown, how often is saved and how long it goes on may differ.
+    Paths, progress output, saving intervals and the number of epochs may differ.
     """
     free = {"dataset_dir", "output_dir", "bundle_root", "device", "resume", "quiet", "checkpoint_seconds", "max_epochs"}
     free |= {"tracking_uri", "experiment_name", "run_name", "anonymize", "names", "report", "subjects_on_disk"}
-    # How many processes share the work changes nothing; what a step sees (batch_size) stands in the settings itself.
+    # The number of processes changes nothing; the batch size of all is in the settings itself.
     free |= {"timeout_minutes", "batch_size", "initialize", "finalize"}
     return {key: value for key, value in hyper_parameters().items() if _top(key) not in free}

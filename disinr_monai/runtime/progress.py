@@ -1,16 +1,27 @@
-"""How far a long task is: a bar on a terminal, plain log lines elsewhere."""
+"""Progress of a long task: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
+import torch
+from ignite.engine import Engine
+from monai.utils import CommonKeys
+from torch import Tensor
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
+
+
+def current_loss(engine: Engine) -> Tensor | None:
+    """Loss of the current iteration, detached; None for an engine without one."""
+    output = engine.state.output
+    if not isinstance(output, dict) or CommonKeys.LOSS not in output:
+        return None
+    return torch.as_tensor(output[CommonKeys.LOSS]).detach()
 
 
 def wants_bars(quiet: bool) -> bool:
@@ -19,7 +30,7 @@ def wants_bars(quiet: bool) -> bool:
 
 
 class _Bar(tqdm):
-    """A bar by the clock that nobody can set: tqdm's own would stand still for as long as the other is set back."""
+    """Progress bar on a monotonic clock; tqdm's stalls when the system clock is set back."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -28,12 +39,12 @@ class _Bar(tqdm):
 
 
 class Steps:
-    """A bar with the latest loss and the time left; without a terminal a log line every ``interval`` seconds.
+    """Progress bar with the latest loss and the time left; without a terminal a log line every ``interval`` seconds.
 
     Args:
         total: steps in all.
-        name: what is being done.
-        quiet: show nothing at all.
+        name: of the task.
+        quiet: show nothing.
         initial: steps done before.
         leave: keep the finished bar on the terminal; without one, a task that took less than ``interval`` is silent.
         interval: seconds between two log lines.
@@ -49,7 +60,7 @@ class Steps:
         self._lines = not quiet and self._bar is None
 
     def update(self, loss: float | None = None) -> None:
-        """One step more, and its loss where it is known."""
+        """Count a step, and show its loss if known."""
         self.done += 1
         if loss is not None:
             self._loss = f"{loss:.3g}"
@@ -61,7 +72,7 @@ class Steps:
             self._say()
 
     def close(self) -> None:
-        """The end: the bar goes or stays, a last line says how long it took."""
+        """Remove or keep the bar, or log a last line with the time it took."""
         if self._bar is not None:
             self._bar.close()
         elif self._lines and self._said < self.done and (self.leave or self._said):
@@ -82,9 +93,7 @@ class Steps:
     def __enter__(self) -> Steps:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -1,4 +1,4 @@
-"""The run of this process: its settings, its warnings, and what its log lines must not name."""
+"""The run of this process: its settings, its warnings, and the names that its log must not show."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _MOST = 200
 class Run(logging.Handler):
     """State of the current run; a log handler that counts the warnings of this package.
 
-    With ``--anonymize true`` it also rewrites the records of all log handlers (:meth:`hide`): a log can then be passed
-    on like the results.
+    With ``--anonymize true`` it also rewrites the records of all log handlers (:meth:`hide`), so that a log can be
+    shared like the results.
 
     Attributes:
         config: the merged config, before it is evaluated.
@@ -30,9 +30,9 @@ class Run(logging.Handler):
         self._folders: re.Pattern[str] | None = None
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        """Forget the run before. With ``anonymize`` log lines name no folder of this one from here on.
+        """Start a run. With ``anonymize`` log lines show no folder of it from here on.
 
-        It comes before anything is read, when the names of the scans are not known yet.
+        Called before anything is read, when the names of the scans are not known yet.
         """
         self.config, self._names, self._folders = config, None, None
         self._warnings.clear()
@@ -45,18 +45,18 @@ class Run(logging.Handler):
                 handler.addFilter(self.hide)
 
     def hide_names(self, text: Callable[[str], str]) -> None:
-        """Also put neutral names in (:meth:`disinr_monai.runtime.names.Names.text`), once the scans are listed."""
+        """Also replace names (:meth:`disinr_monai.runtime.names.Names.text`), once the scans are listed."""
         if self._folders is not None:
             self._names = text
 
     def hidden(self, text: str) -> str:
-        """``text`` as it may be logged."""
+        """Hide names and folders in a text."""
         if self._names is not None:
             text = self._names(text)
         return self._folders.sub("(hidden)", text) if self._folders is not None else text
 
     def hide(self, record: logging.LogRecord) -> bool:
-        """Filter of all log handlers: rewrite a record before it is written."""
+        """Rewrite a record before it is written; the filter of all log handlers."""
         message = record.getMessage()
         private = self.hidden(message)
         if private != message:
@@ -80,7 +80,7 @@ RUN = Run()
 
 
 def _pattern(paths: list[Any]) -> re.Pattern[str] | None:
-    """What matches these folders, however they are written, and all that lies in them."""
+    """Pattern of these folders, in any spelling, and of all paths in them."""
     given = [Path(path) for path in paths if path and not str(path).startswith(("$", "@"))]
     forms = {form for path in given for form in (path, path.absolute(), path.resolve())}
     texts = {str(form) for form in forms if len(form.parts) > 1 and form != Path(form.anchor)}
@@ -92,6 +92,6 @@ def _pattern(paths: list[Any]) -> re.Pattern[str] | None:
 
 
 def _all_handlers() -> list[logging.Handler]:
-    """Of all loggers: MONAI's, which repeats the command line, has one of its own."""
+    """Handlers of all loggers: MONAI's, which logs the command line, has its own."""
     loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
     return [handler for logger in loggers for handler in getattr(logger, "handlers", ())]

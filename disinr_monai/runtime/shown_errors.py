@@ -1,4 +1,4 @@
-"""What a user sees of an error: one line, however deep MONAI wrapped it."""
+"""Errors as the user sees them: one line, however deep MONAI wrapped them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENGINE = str(Path("ignite", "engine", "engine.py"))
 
 
 def install_excepthook() -> None:
-    """Show errors of the user's input as one line, the others (with ``DISINR_TRACEBACK=1`` all) as they are."""
+    """Show input errors as one line, others (with ``DISINR_TRACEBACK=1`` all) with their traceback."""
     previous = sys.excepthook
     if getattr(previous, "is_disinr", False):
         return
@@ -37,9 +37,9 @@ def install_excepthook() -> None:
 
 
 def one_line(error: BaseException) -> str | None:
-    """An error in one line: an :class:`InputError`, the end of memory, or what a setting led to as objects were made.
+    """One line for an :class:`InputError`, an out-of-memory error, or an error while objects were built from settings.
 
-    None for anything else: an error in a running engine is a fault of the software, and its place is worth keeping.
+    None for anything else: an error in a running engine is a fault of the software and keeps its traceback.
     """
     chain = list(_chain(error))
     for cause in chain:
@@ -60,7 +60,7 @@ def _reason(chain: list[BaseException]) -> str:
 
 
 def of_config_language(error: Exception) -> str | None:
-    """An error that MONAI raises as it reads configs and overrides, in one line.
+    """One line for an error that MONAI raises while it reads configs and overrides.
 
     None if an engine or code of this package was running: that is a fault of the software.
     """
@@ -88,7 +88,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _config_item(chain: list[BaseException]) -> str | None:
-    """The innermost config item that was being made; None where there was none, or an engine was running."""
+    """Id of the innermost config item being built; None if there is none or an engine was running."""
     place = None
     for frame in _frames(chain):
         if _is_engine(frame):

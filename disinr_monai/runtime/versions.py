@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +16,7 @@ _PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "m
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """What a result depends on besides its settings: package versions, git commit, Python, hardware."""
+    """Environment of a result: package versions, git commit, Python, hardware."""
     found = {"disinr_monai": disinr_monai.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -46,12 +47,8 @@ def _git_commit() -> str:
 
 def hardware() -> str:
     """Processor, number of threads and GPU in one line."""
-    name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
+    model = re.search(r"^model name\s*:(.*)", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    name = model[1].strip() if model else platform.processor() or platform.machine()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{name}, {torch.get_num_threads()} threads{gpu}"

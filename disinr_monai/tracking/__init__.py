@@ -1,4 +1,4 @@
-"""MLflow tracking that survives a lost server."""
+"""MLflow tracking that survives failures of the server."""
 
 from disinr_monai.tracking.tracking import Tracking
 

@@ -1,4 +1,4 @@
-"""A write-ahead journal of what is sent to MLflow: no message is lost, none counts twice, and the run never waits."""
+"""Write-ahead journal of the messages to MLflow: none is lost, none counts twice, and the run never waits."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _LONGEST_PAUSE = 30
 
 
 class Journal:
-    """The messages of one run, in a folder of their own from before they are sent until all are.
+    """Messages of one run on disk, in a folder of their own until all have been sent.
 
-    Each line of its file is JSON: how the run is opened, a message with its number, or the numbers of messages that the
-    store has taken. Files to be sent lie beside it, as links where the file system knows links: a later run may replace
-    them in their own place. A disk that fails stops nothing; what it did not take is written with the next line.
+    Each line of its file is JSON: the opening of the run, a message with its number, or the numbers of messages that
+    the store has accepted. Files to send lie beside it, as hard links if possible, because a later run may replace
+    the originals. A failing disk stops nothing; what could not be written is written with the next line.
 
     Args:
         folder: ``output_dir/mlflow_journal/RUN``.
-        opening: how the run is opened, see :class:`Client`; not given: the journal of an earlier run is read.
+        opening: of the run, see :meth:`Client.find_or_make`; None reads the journal of an earlier run.
 
     Raises:
         Exception: an earlier run's journal is damaged.
@@ -49,7 +49,7 @@ class Journal:
         self.opening = opening or self._read()
 
     def append(self, message: Message, when: float) -> None:
-        """Write down a message that is to be sent, at a time in seconds since 1970."""
+        """Record a message to send, with its time in seconds since 1970."""
         record = message
         if message["kind"] == "file":
             kept = self.folder / f"{self._number:04d}-{message['name']}"
@@ -65,7 +65,7 @@ class Journal:
         self._number += 1
 
     def next(self) -> tuple[list[int], Message]:
-        """Numbers and content of what is to be sent next; metrics that follow each other become one message."""
+        """Numbers and content of the next message to send; consecutive metrics become one message."""
         numbers, metrics = [], []
         for number, message in self.left.items():
             if message["kind"] != "metrics" or len(metrics) >= METRICS_PER_CALL:
@@ -75,17 +75,17 @@ class Journal:
         return (numbers, {"kind": "metrics", "metrics": metrics}) if numbers else ([number], message)
 
     def sent(self, numbers: list[int]) -> None:
-        """Write down that the store has taken messages."""
+        """Record that the store has accepted messages."""
         self._write({"sent": numbers})
         for number in numbers:
             del self.left[number]
 
     def defer(self, numbers: list[int]) -> None:
-        """Put messages behind all others."""
+        """Move messages to the end of the queue."""
         self.left |= {number: self.left.pop(number) for number in numbers}
 
     def remove(self) -> None:
-        """Delete the journal of a run that has been sent; the folder of journals goes with the last."""
+        """Delete the journal of a run that has been sent, and the folder of journals if it was the last."""
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):
             self.folder.parent.rmdir()
@@ -93,13 +93,13 @@ class Journal:
     def _read(self) -> Message:
         opening, is_over = None, False
         for line in (self.folder / FILE).read_text().split("\n"):
-            with suppress(ValueError):  # half a line: the disk was full, or the machine went down
+            with suppress(ValueError):  # an incomplete line: the disk was full, or the machine went down
                 record = json.loads(line)
                 if "opening" in record:
                     opening, when = record["opening"], record["opening"]["when"]
                 elif "message" in record:
                     self._number, message, when = record["number"], record["message"], record["when"]
-                    if message["kind"] == "file":  # only what lies here: it says what to send, not from where
+                    if message["kind"] == "file":  # only files of this folder are sent, wherever the journal points
                         message["path"] = str(self.folder / Path(message["path"]).name)
                     self.left[self._number] = message
                     is_over = is_over or message["kind"] == "end"
@@ -126,18 +126,18 @@ class Journal:
 
 
 class Delivery:
-    """Bring messages to MLflow in the background, through failures of the store.
+    """Send messages to MLflow in the background, and retry after failures of the store.
 
-    Each is first written to a :class:`Journal`. One that fails goes to the end of the line, so that it cannot hold up
-    others, and after a pause of 1, 2, 4 … 30 s the next is tried. The user is told once that the store fails, and once
-    that it works again. What a run leaves in its journal, also one that was killed, the next run with this folder and
-    store sends before its own. A message that the store refuses for good is dropped, with one warning.
+    Each is first written to a :class:`Journal`. A message that fails moves to the end of the queue, so that it cannot
+    block others, and the next is tried after a pause of 1, 2, 4 … 30 s. One warning says that the store fails, and one
+    line that it works again. Messages left by an earlier run, also by a killed one, are sent first by the next run
+    with this folder and store. A message that the store rejects for good is dropped, with one warning.
 
     Args:
         output_dir: folder of the run; no other process writes there.
         uri: of the store.
         opening: of the run: ``experiment``, ``name``, ``stamp`` and ``when``, see :class:`Client`.
-        clock: seconds since 1970, the time that is written down; nothing is decided by it.
+        clock: seconds since 1970, for time stamps only.
     """
 
     def __init__(self, output_dir: Path, uri: str, opening: Message, clock: Callable[[], float]) -> None:
@@ -154,13 +154,13 @@ class Delivery:
         self._thread.start()
 
     def put(self, message: Message) -> None:
-        """Send a message of this run, some time; returns at once."""
+        """Queue a message of this run."""
         with self._changed:
             self._own.append(message, self.clock())
             self._changed.notify_all()
 
     def finish(self, message: Message) -> None:
-        """Send the last message and wait for all: ``FLUSH_SECONDS``, and ``PATIENCE`` while the store fails."""
+        """Queue the last message and wait for all: ``FLUSH_SECONDS``, or ``PATIENCE`` while the store fails."""
         self.put(message)
         began = self._last_success = time.monotonic()
         with self._changed:
@@ -171,7 +171,7 @@ class Delivery:
                 break
             self._thread.join(0.1)
         with self._changed:
-            self._stopped = True  # from here on the thread, if it still waits for an answer, touches no file
+            self._stopped = True  # a thread that still waits for an answer touches no file from here on
             self._changed.notify_all()
         if not self._own.left:
             self._own.remove()
@@ -181,7 +181,7 @@ class Delivery:
             rest = f"nor can the rest be kept ({self._own.trouble})"
         self._tell(logging.WARNING, "not all of this run could be sent; %s", rest)
 
-    # What the background thread does.
+    # The background thread.
 
     def _work(self) -> None:
         try:
@@ -208,7 +208,7 @@ class Delivery:
             return []
 
     def _next(self) -> Journal | None:
-        """The next journal with something to send, waited for."""
+        """Wait for a journal with something to send; None at the end."""
         with self._changed:
             while not self._stopped:
                 journal = next((journal for journal in self._journals if journal.left), None)
@@ -263,6 +263,6 @@ class Delivery:
             self._changed.wait_for(lambda: self._stopped or self._closing != closing, pause)
 
     def _tell(self, level: int, text: str, *arguments: object) -> None:
-        """Log a line, the first time; later it interests only who looks for errors."""
+        """Log a line as given the first time, for debugging later."""
         logger.log(logging.DEBUG if text in self._told else level, f"MLflow at %s {text}", self._address, *arguments)
         self._told.add(text)

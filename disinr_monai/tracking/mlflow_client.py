@@ -1,4 +1,4 @@
-"""From messages, which are plain data, to calls of MLflow. Each may be sent again: a second time changes nothing."""
+"""Translation of messages (plain data) to idempotent MLflow calls: sending one again changes nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 METRICS_PER_CALL, _PARAMS_PER_CALL = 1000, 100  # MLflow's limits for one log_batch call
-_NOT_FOR_GOOD = (401, 408, 425, 429)  # not logged in, timeout, too early, too many
+_TEMPORARY = (401, 408, 425, 429)  # not logged in, timeout, too early, too many
 
 Message = dict[str, Any]
 RunIds = tuple[str, str]
@@ -49,31 +50,30 @@ class Client:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-        self._client: Any = None
 
     def find_or_make(self, opening: Message) -> RunIds:
-        """Identifiers of a run, which is there already if it was made and the answer was lost.
+        """Find the run of an opening, or make it: it exists already if the answer to its creation was lost.
 
         Args:
             opening: its ``experiment``, ``name``, ``stamp`` (part of the name that no other run has) and ``when``.
         """
-        client = self._connected()
         experiment_id = self._experiment(opening["experiment"])
-        for run in client.search_runs([experiment_id], f"attributes.run_name LIKE '%{opening['stamp']}'"):
+        for run in self.client.search_runs([experiment_id], f"attributes.run_name LIKE '%{opening['stamp']}'"):
             if run.info.run_name == opening["name"]:
                 return experiment_id, run.info.run_id
         started = int(opening["when"] * 1000)
-        return experiment_id, client.create_run(experiment_id, started, run_name=opening["name"]).info.run_id
+        run = self.client.create_run(experiment_id, started, run_name=opening["name"])
+        return experiment_id, run.info.run_id
 
     def send(self, ids: RunIds, message: Message) -> None:
-        """Make the calls for one message.
+        """Send one message.
 
         Raises:
-            Exception: of MLflow or below it; :func:`is_refusal` says whether to try again.
+            Exception: of MLflow, its database or the network; :func:`is_refusal` says whether a retry is useless.
         """
         from mlflow.entities import Metric, Param, RunTag
 
-        client, (experiment_id, run_id), kind = self._connected(), ids, message["kind"]
+        client, (experiment_id, run_id), kind = self.client, ids, message["kind"]
         if kind == "open":
             client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in message["tags"].items()])
             params = [Param(key.replace("#", ".")[:250], str(value)[:6000]) for key, value in message["params"].items()]
@@ -99,9 +99,9 @@ class Client:
         else:
             raise ValueError(f"no such message: {kind!r}")
 
-    def _connected(self) -> Any:
-        if self._client is not None:
-            return self._client
+    @cached_property
+    def client(self) -> Any:
+        """MLflow's client, made when it is first used."""
         import mlflow
         from mlflow.telemetry import set_telemetry_client
 
@@ -120,23 +120,22 @@ class Client:
             # MLflow tries seven times, which takes minutes, and a request that is sent twice could make two runs.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-        self._client = mlflow.MlflowClient(tracking_uri=self.uri)
-        return self._client
+        return mlflow.MlflowClient(tracking_uri=self.uri)
 
     def _experiment(self, name: str) -> str:
         location = None if self._database is None else (self._database.parent / "mlruns").resolve().as_uri()
-        found = self._client.get_experiment_by_name(name)
+        found = self.client.get_experiment_by_name(name)
         try:
-            return found.experiment_id if found else self._client.create_experiment(name, artifact_location=location)
+            return found.experiment_id if found else self.client.create_experiment(name, artifact_location=location)
         except Exception:
-            found = self._client.get_experiment_by_name(name)  # somebody else was quicker
+            found = self.client.get_experiment_by_name(name)  # another process was faster
             if found is None:
                 raise
             return found.experiment_id
 
 
 def _start_database(path: Path) -> None:
-    """Copy an empty database of the installed MLflow, made once a machine: MLflow needs six seconds to make one."""
+    """Copy a cached empty database of the installed MLflow version, as making one takes six seconds."""
     import mlflow
 
     try:
@@ -159,9 +158,9 @@ def _start_database(path: Path) -> None:
 def log_methods(
     client: Any, experiment_id: str, parent_id: str, rows: list[dict[str, Any]], tags: Mapping[str, str], when: float
 ) -> None:
-    """Log one MLflow run for each method under one parent, with the same metric names, so that runs can be compared.
+    """Log one MLflow run for each method under one parent, with equal metric names for comparison.
 
-    Runs that are already there are completed, not made again: an earlier call may have failed half-way.
+    Existing runs of an earlier call that failed half-way are completed, not made again.
 
     Args:
         client: ``mlflow.MlflowClient``.
@@ -191,7 +190,7 @@ def log_methods(
 
 
 def _log_metrics(client: Any, run_id: str, metrics: list[Any]) -> None:
-    """Log in as few calls as MLflow allows; if it refuses some, log all others before its refusal is raised."""
+    """Log metrics in as few calls as MLflow allows; the valid ones are logged before a rejection is raised."""
     refusal = None
     parts = [metrics[first : first + METRICS_PER_CALL] for first in range(0, len(metrics), METRICS_PER_CALL)]
     while parts:
@@ -209,7 +208,7 @@ def _log_metrics(client: Any, run_id: str, metrics: list[Any]) -> None:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the store will never take this message, however often it is sent."""
+    """Whether an error is a final rejection of the message, which a retry cannot change."""
     import requests
     import sqlalchemy
     from mlflow.exceptions import MlflowException
@@ -221,9 +220,9 @@ def is_refusal(error: Exception) -> bool:
         code = error.response.status_code
     else:
         return not isinstance(error, (OSError, sqlite3.Error, sqlalchemy.exc.SQLAlchemyError))
-    return 400 <= code < 500 and code not in _NOT_FOR_GOOD
+    return 400 <= code < 500 and code not in _TEMPORARY
 
 
 def without_secrets(uri: str) -> str:
-    """An address without user, password and query, as it may be shown and kept."""
+    """Remove user, password and query from an address."""
     return re.sub(r"(?<=://)[^/@]*@", "", uri).partition("?")[0]

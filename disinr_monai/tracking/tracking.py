@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.utils import CommonKeys
 
 from disinr_monai.errors import InputError
 from disinr_monai.output.tables import summarise
 from disinr_monai.runtime.distributed import rank
 from disinr_monai.runtime.names import Names
+from disinr_monai.runtime.progress import current_loss
 from disinr_monai.runtime.versions import versions
 from disinr_monai.tracking.journal import Delivery
 from disinr_monai.tracking.mlflow_client import Message, without_secrets
@@ -23,13 +23,12 @@ from disinr_monai.tracking.mlflow_client import Message, without_secrets
 class Tracking:
     """Log a run to MLflow without making it wait.
 
-    The engine only says what is to be logged, as plain data; :class:`~disinr_monai.tracking.journal.Delivery` sends it
-    in the background. A store that fails is reported once, the run goes on, and what could not be sent is sent later,
-    if need be by the next run with this ``output_dir``. The run ends as FINISHED, FAILED after an exception, or KILLED
-    when the process ends early.
+    Messages are plain data, which :class:`~disinr_monai.tracking.journal.Delivery` sends in the background. A failing
+    store is reported once, the run goes on, and the rest is sent later, if need be by the next run with this
+    ``output_dir``. The run ends as FINISHED, FAILED after an exception, or KILLED when the process ends early.
 
     MONAI's ``MLFlowHandler`` writes twice per iteration (42 ms), joins any unfinished run of the experiment, and leaves
-    crashed runs RUNNING; hence this one.
+    crashed runs RUNNING.
 
     Args:
         output_dir: the store is ``output_dir/mlruns.db`` unless ``tracking_uri`` is given.
@@ -43,11 +42,11 @@ class Tracking:
         results: the handler with ``rows`` and ``pictures`` of a reconstruction run, if there is one; each method of
             it becomes a run under this one.
         inferer: its ``history`` is logged as the adaptation curve of each case, if given.
-        names: neutral names for cases and files, put in where ``anonymize`` asks for them: by default on a server
-            (anything but a database file of one's own).
+        names: neutral names of cases and files, used where ``anonymize`` asks for them: by default on a server
+            (any store but an SQLite file).
 
     Raises:
-        InputError: a plain folder as ``tracking_uri`` (MLflow has given up file stores).
+        InputError: a plain folder as ``tracking_uri``, which MLflow no longer supports.
     """
 
     def __init__(
@@ -74,13 +73,12 @@ class Tracking:
             )
         self.uri, self.experiment_name = uri, experiment_name
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-        self.run_name = f"{run_name}-{stamp}" if run_name else stamp
+        self.run_name, self._stamp = f"{run_name}-{stamp}" if run_name else stamp, stamp
         self.params, self.tags, self.log_every = dict(params or {}), dict(tags or {}), max(int(log_every), 1)
         self.results, self.inferer = results, inferer
         self.names = names or Names(anonymize=False)
         self._is_server = not uri.startswith("sqlite:///")
         self._hides = self.names.everywhere or (self.names.on_servers and self._is_server)
-        self._stamp = stamp
         self._delivery: Delivery | None = None
         self._began = (time.time(), time.monotonic())
         self._losses: list[tuple[torch.Tensor, int, float]] = []
@@ -94,7 +92,7 @@ class Tracking:
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.log_every), self._loss)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._case)
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self._send_losses())
-        engine.add_event_handler(Events.COMPLETED, self._completed)
+        engine.add_event_handler(Events.COMPLETED, lambda _: self._end("FINISHED"))
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._exception)
 
     def _start(self, engine: Engine) -> None:
@@ -108,35 +106,27 @@ class Tracking:
         atexit.register(self._finish, "KILLED")
 
     def _now(self) -> float:
-        """Seconds since 1970, by the clock as it stood at the start: one that is set meanwhile reorders no curve."""
+        """Seconds since 1970, monotonic: changes of the system clock do not reorder curves."""
         wall, start = self._began
         return wall + time.monotonic() - start
 
     def _loss(self, engine: Engine) -> None:
-        output = engine.state.output
-        if isinstance(output, dict) and CommonKeys.LOSS in output:
-            loss = torch.as_tensor(output[CommonKeys.LOSS]).detach()
+        if (loss := current_loss(engine)) is not None:
             self._losses.append((loss, engine.state.iteration, self._now()))
             if len(self._losses) >= 100:
                 self._send_losses()
 
     def _send_losses(self) -> None:
         losses, self._losses = self._losses, []
-        if losses:
-            self._log_metrics([("loss", float(value), step, when) for value, step, when in losses])
+        self._log_metrics([("loss", float(value), step, when) for value, step, when in losses])
 
     def _case(self, engine: Engine) -> None:
         if self.inferer is None:
             return
-        history, case = list(self.inferer.history), self._n_cases
+        history, name, now = self.inferer.history, f"case_{self._n_cases}", self._now()
         self._n_cases += 1
         keys = ("loss", "held_out")
-        now = self._now()
-        curve = [(f"case_{case}_{k}", e[k], int(e["iteration"]), now) for e in history for k in keys if k in e]
-        self._log_metrics(curve)
-
-    def _completed(self, engine: Engine) -> None:
-        self._end("FINISHED")
+        self._log_metrics([(f"{name}_{k}", e[k], int(e["iteration"]), now) for e in history for k in keys if k in e])
 
     def _exception(self, engine: Engine, error: BaseException) -> None:
         self._end("FAILED")

@@ -1,7 +1,5 @@
 """Subject encoders and their moments on disk train and resume as those in memory."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,14 +1,12 @@
 """Released checkpoints that hold a learned prior."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 
 import pytest
 import torch
 
-from disinr_monai.checkpoints.released import combine, load_shared, save_shared
+from disinr_monai.checkpoints.released import combine, load_prior, load_shared, save_shared
 from disinr_monai.errors import InputError
 from disinr_monai.networks import DisINR
 from tests.prior.helpers import make_prior
@@ -45,14 +43,14 @@ def test_parts_are_loaded_only_when_asked_for(networks, tmp_path):
         load_shared(tmp_path / "both.pt", networks(3, False), "mri")
     network = networks(3, True)
     before = network.shared["prior"].refiner.last.weight.clone()
-    load_shared(tmp_path / "pair.pt", network, "mri", parts=("pair",))
+    load_shared(tmp_path / "pair.pt", network, "mri", only_pair=True)
     assert torch.equal(network.shared["prior"].refiner.last.weight, before)
     expected = networks(1, False).shared["decoder"].state_dict()
     assert all(torch.equal(v, expected[k]) for k, v in network.shared["decoder"].state_dict().items())
-    load_shared(tmp_path / "both.pt", network, "mri", parts=("prior",))
+    load_prior(tmp_path / "both.pt", network, "mri")
     assert not torch.equal(network.shared["prior"].refiner.last.weight, before)
-    with pytest.raises(InputError, match="no learned prior"):
-        load_shared(tmp_path / "pair.pt", network, "mri", parts=("prior",))
+    with pytest.raises(InputError, match=r"expected a learned prior for 'mri', .* holds none"):
+        load_prior(tmp_path / "pair.pt", network, "mri")
 
 
 def test_combine_pair_and_prior(networks, tmp_path):

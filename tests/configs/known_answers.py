@@ -1,7 +1,5 @@
 """Files of one object in MRI and image formats, and what its image must be (`test_known_answers`)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

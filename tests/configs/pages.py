@@ -1,12 +1,11 @@
-"""Code that the documentation tells a reader to write."""
-
-from __future__ import annotations
+"""Code blocks of README and docs."""
 
 import re
 from pathlib import Path
 
 from tests.conftest import ROOT
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -1,7 +1,5 @@
 """With `--anonymize true` a real run names no person: in no file, file name, run store, log line or error."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import subprocess

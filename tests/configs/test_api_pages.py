@@ -1,7 +1,5 @@
 """The example on each page of the API reference runs, and every room has a page."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

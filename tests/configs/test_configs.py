@@ -1,7 +1,5 @@
 """Every overlay × phase really runs, and the standard MONAI ids are there."""
 
-from __future__ import annotations
-
 import csv
 import json
 import logging

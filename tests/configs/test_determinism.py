@@ -1,7 +1,5 @@
 """The same seed gives the same result, bit for bit on one machine and thread count, closely on others."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Texts from strangers in a real run: nothing is written outside the output folder, nothing runs in the report."""
 
-from __future__ import annotations
-
 import re
 from xml.sax.saxutils import escape
 

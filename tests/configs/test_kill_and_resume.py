@@ -1,7 +1,5 @@
 """SIGKILL in the middle of pre-training, then `--resume true`: the same weights as an uninterrupted run."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -5,8 +5,6 @@ inverse, which is written as NIfTI. Two markers, one above and one below what su
 their places in the patient, and the places of their mirror images must not.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

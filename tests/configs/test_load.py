@@ -3,8 +3,6 @@
 `DISINR_SOAK_SECONDS` sets the length of the second.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Checkpoints of other versions: there is one format so far, so anything else is refused by its number or its name."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -10,7 +8,7 @@ import torch
 from disinr_monai.checkpoints.released import FORMAT, load_shared, save_shared, write_bundled
 from disinr_monai.errors import InputError
 from disinr_monai.handlers.resume import FILE_NAME
-from tests.handlers.test_resume import make_trainer
+from tests.engines import resumable
 from tests.problems import small_network
 
 
@@ -80,11 +78,11 @@ def test_renamed_and_reshaped_weights_are_named(content, tmp_path):
 
 @pytest.mark.parametrize("key", ["settings", "parts", "trainer", "network", "optimizer", "lr_scheduler", "random"])
 def test_a_resume_checkpoint_from_before_a_key_existed_is_named(tmp_path, key):
-    make_trainer(tmp_path, max_epochs=1)[0].run()
+    resumable(tmp_path, max_epochs=1)[0].run()
     state = torch.load(tmp_path / FILE_NAME, weights_only=True)
     state.pop(key)
     torch.save(state, tmp_path / FILE_NAME)
     with pytest.raises(
         InputError, match=r"was written by another version.*start anew|does not fit this network.*start anew"
     ):
-        make_trainer(tmp_path, max_epochs=2, resume=True)
+        resumable(tmp_path, max_epochs=2, resume=True)

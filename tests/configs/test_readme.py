@@ -1,7 +1,5 @@
 """What README and docs tell a user to type and to write is true."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re
@@ -9,28 +7,17 @@ import shlex
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 
-from disinr_monai.data import AcquireCT, AcquireMRI, AcquirePET, list_cases
-from disinr_monai.data.simulate.phantoms import write_phantoms
-from disinr_monai.methods import MLEM
-from disinr_monai.networks import DisINR
 from disinr_monai.runtime.overrides import check_config, read_files
 from tests import runs
-from tests.configs.pages import block, blocks
+from tests.configs.pages import PAGES, blocks
 from tests.conftest import ROOT
-from tests.networks import test_contract as encoder_contract
-from tests.operators import helpers
-from tests.operators import test_contract as operator_contract
+from tests.workflows import CONFIGS
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-ADDED_LATER: set[str] = set()
 MONAI_OPTIONS = {"config_file", "meta_file", "logging_file", "args_file", "run_id", "init_id", "final_id", "tracking"}
 PHASES = {"train": "training", "inference": "inference", "evaluate": "evaluate"}
-CONFIGS = ROOT / "configs"
 
 
 def bundle_commands() -> list[tuple[str, Path, list[str]]]:
@@ -100,7 +87,7 @@ def test_links_of_the_readme_exist():
     targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text())
     relative = {t.split("#")[0] for t in targets if "://" not in t}
     assert relative
-    missing = {t for t in relative if not (ROOT / t).exists()} - ADDED_LATER
+    missing = {t for t in relative if not (ROOT / t).exists()}
     assert not missing
 
 
@@ -140,101 +127,6 @@ def test_config_page_has_every_simple_key_with_its_default(name):
         ]
         for default in own if name in titles else general[:1]:
             assert f"`{json.dumps(value)}`" in default, f"docs/configs.md: default of {key}"
-
-
-def test_sinogram_example(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(block("bring-your-own-data.md", ""), {"__name__": "example"})
-    (case,) = list_cases(tmp_path / "disc.h5", "ct")
-    measured = AcquireCT()(case)
-    image = measured["scan"].operator.direct_inverse(measured["scan"].measurement)[0]
-    # Pixels of 2 mm, centre at 39.5: the insert is 25 mm to the right and 10 mm up.
-    water, insert, air = image[38:42, 28:32].mean(), image[33:37, 51:54].mean(), image[2:6, 2:6].mean()
-    np.testing.assert_allclose([1200 * float(v) - 1000 for v in (water, insert, air)], [0, 200, -1000], atol=60)
-
-
-def test_pet_example(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(block("bring-your-own-data.md", "pet.py"), {"__name__": "example"})
-    (case,) = list_cases(tmp_path / "pet.h5", "pet")
-    image = MLEM(n_iterations=2, n_subsets=8)(None, None, case=AcquirePET()(case))[0, 0]
-    # Pixels of 4 mm, centre at 47.5: the hot disc is 50 mm to the right and 30 mm up.
-    warm, hot, air = image[46:50, 30:34].mean(), image[38:42, 58:62].mean(), image[2:6, 2:6].mean()
-    np.testing.assert_allclose([float(hot / warm), float(air / warm)], [5, 0], atol=1.0)
-
-
-def test_radial_example(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(block("bring-your-own-data.md", "radial.py"), {"__name__": "example"})
-    (case,) = list_cases(tmp_path / "radial.h5", "mri")
-    measured = AcquireMRI()(case)
-    image = torch.linalg.vector_norm(measured["scan"].operator.direct_inverse(measured["scan"].measurement), dim=0)
-    assert divmod(int(image.argmax()), 128) == (64, 64)
-
-
-def test_ismrmrd_example(tmp_path, monkeypatch):
-    pytest.importorskip("ismrmrd")
-    monkeypatch.chdir(tmp_path)
-    exec(block("bring-your-own-data.md", "ismrmrd_scan.py"), {"__name__": "example"})
-    (case,) = list_cases(tmp_path / "scan.h5", "mri")
-    measured = AcquireMRI()(case)
-    assert measured["info"]["maps"] == "espirit"
-    # The middle of the slice: 40 mm up, at the pixel where the transform has its centre.
-    np.testing.assert_allclose(measured["affine"].numpy() @ [48, 48, 0, 1], [0, 0, 40, 1], atol=1e-4)
-
-
-def test_add_an_operator(own_code, tmp_path, monkeypatch):
-    module = own_code("how-to/add-an-operator.md", "blur")
-    monkeypatch.setattr(helpers, "EXAMPLE_OPERATORS", {})
-    exec(block("how-to/add-an-operator.md", ""), vars(helpers) | vars(module))
-    (make,) = helpers.EXAMPLE_OPERATORS[module.GaussianBlur]
-    for batch in ((), (3,), (2, 3)):
-        operator_contract.test_adjoint(make, batch)
-        operator_contract.test_shapes_and_batches(make, batch)
-    for check in ("gradient_is_the_adjoint", "wrong_shapes_are_named", "norm_squared", "move", "held_out_samples"):
-        getattr(operator_contract, f"test_{check}")(make)
-    operator_contract.test_nothing_is_saved_with_a_network(make)
-    flat = torch.ones(1, 5, 7)
-    torch.testing.assert_close(make()(flat), flat)
-
-    write_phantoms(tmp_path / "new", "ct", n_subjects=1, size=32)
-    configs = [str(tmp_path / "configs" / f"{name}.json") for name in ("inference", "ct", "blur", "ngp")]
-    workflow = ConfigWorkflow(
-        configs,
-        workflow_type="infer",
-        logging_file=False,
-        dataset_dir=str(tmp_path / "new"),
-        output_dir=str(tmp_path / "out"),
-        baselines="@classical",
-        sigma=2.0,
-        image_size=32,
-        n_iterations=2,
-        device="cpu",
-        quiet=True,
-    )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
-    rows = (tmp_path / "out" / "metrics.csv").read_text().splitlines()
-    assert [row.split(",")[2] for row in rows[1:]] == ["ngp", "tv"]
-
-
-def test_add_a_backbone(own_code, tmp_path, rng):
-    module = own_code("how-to/add-a-backbone.md", "fourier_features")
-    points = torch.rand(33, 2, generator=rng) * 2 - 1
-    (example,) = (text for _, text in blocks(ROOT / "docs/how-to/add-a-backbone.md", "py"))
-    (make,) = eval("{" + example + "}", vars(module)).values()
-    encoder_contract.test_width(make, points)
-    encoder_contract.test_points_are_encoded_one_by_one(make, points)
-    encoder_contract.test_every_parameter_gets_a_gradient(make, points)
-    encoder_contract.test_seed_decides_the_start(make)
-    encoder_contract.test_reset_gives_the_start_back(make, points)
-    encoder_contract.test_saved_and_loaded_it_draws_the_same(make, points, tmp_path)
-
-    overlay = json.loads((tmp_path / "configs" / "fourier_features.json").read_text())
-    assert overlay["encoder"]["_target_"] == "fourier_features.FourierFeaturesEncoder"
-    network = DisINR(module.FourierFeaturesEncoder, out_channels=2, n_subjects=2)
-    assert "points" not in network.shared.state_dict()
 
 
 def tracked_files() -> list[Path]:

@@ -1,7 +1,5 @@
 """Every line of the tutorials runs."""
 
-from __future__ import annotations
-
 import runpy
 import shlex
 import sys

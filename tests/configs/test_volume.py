@@ -1,7 +1,5 @@
 """Volumes through the bundle: pre-training, a new volume, and any voxel size with the right affine."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from disinr_monai.data.case import safe_name, subjects_of, unique_names
 from disinr_monai.runtime.names import case_seed
 

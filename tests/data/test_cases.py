@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 
 import h5py
@@ -60,6 +58,7 @@ def test_a_folder_of_everything(tmp_path, write_nifti, write_hdf5, write_dicom):
         "slice": None,
         "reader": "nifti",
     }
+    assert [c["index"] for c in cases] == list(range(len(cases)))
     assert list_cases(tmp_path, "mri", 2) == cases
     ct = list_cases(tmp_path, "ct", 2)
     assert {(c["name"], c["reader"]) for c in ct} >= {("ct", "hdf5_sinogram"), ("dicom", "dicom")}
@@ -141,7 +140,7 @@ def test_nothing_to_list(tmp_path, write_hdf5, write_dicom):
         list_cases(tmp_path / "empty", "mri")
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"text: expected fastMRI HDF5.*found 1 others \(\.txt\)"):
+    with pytest.raises(InputError, match=r"text: expected fastMRI HDF5.*found 1 others \(1 x \.txt\)"):
         list_cases(tmp_path / "text", "mri")
     with pytest.raises(InputError, match=r"modality: expected one of \['ct', 'mri', 'pet', 'volume'\], found 'xray'"):
         list_cases(tmp_path, "xray")

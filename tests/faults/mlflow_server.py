@@ -1,7 +1,5 @@
 """A real MLflow server, and a wire to it that can be cut and slowed down."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import sys

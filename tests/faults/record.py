@@ -1,7 +1,5 @@
 """What the fault tests did, for the tables at the end of a test run and in ``docs/reliability.md``."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

@@ -1,31 +1,25 @@
 """The clock of the machine is set back an hour and forward a day while something runs."""
 
-from __future__ import annotations
-
-import csv
 import logging
 import re
 import time
 
-import mlflow
 import pytest
 import tqdm.std
 from ignite.engine import Events
-from monai.engines import SupervisedEvaluator
-from torch.utils.data import DataLoader
 
 from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import MeasurementLoss
-from disinr_monai.fitting.prepare_batch import collate_cases, prepare_case
 from disinr_monai.handlers import Progress, SaveCases
 from disinr_monai.handlers.resume import FILE_NAME
 from disinr_monai.output.report import Report
 from disinr_monai.runtime import progress
 from disinr_monai.runtime.progress import Steps
 from disinr_monai.tracking import Tracking
+from tests.engines import evaluator, resumable, rows_of
 from tests.faults.record import record
-from tests.handlers.test_resume import make_trainer
-from tests.problems import mri_case, small_network
+from tests.problems import mri_case
+from tests.tracking.helpers import finished
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -52,22 +46,16 @@ def clock(monkeypatch):
     return clock
 
 
-def run_of(folder, name):
-    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlruns.db")
-    runs = client.search_runs([client.get_experiment_by_name("disinr").experiment_id])
-    return client, next(run for run in runs if run.info.run_name == name)
-
-
 def test_pretraining(tmp_path, clock, caplog):
     caplog.set_level(logging.INFO)
     tracking = Tracking(str(tmp_path), run_name="clock", log_every=1)
-    trainer, _network, _ = make_trainer(tmp_path, max_epochs=8, handlers=[Progress("pre-training"), tracking])
+    trainer, _network, _ = resumable(tmp_path, max_epochs=8, handlers=[Progress("pre-training"), tracking])
     clock.set_at(trainer, Events.EPOCH_STARTED, _3=-HOUR, _6=DAY)
     saved = []
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: saved.append((tmp_path / FILE_NAME).stat().st_mtime_ns))
     trainer.run()
     assert len(set(saved)) == 8, "a checkpoint after each epoch"
-    client, run = run_of(tmp_path, tracking.run_name)
+    client, run = finished(tmp_path, tracking)
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [m.step for m in history] == list(range(1, 25))
     when = [m.timestamp for m in history]
@@ -79,21 +67,17 @@ def test_pretraining(tmp_path, clock, caplog):
 
 
 def test_reconstruction(tmp_path, clock):
-    cases = [mri_case(shift=0.02 * i, seed=i) | {"name": f"scan-{i}", "subject": f"scan-{i}"} for i in range(4)]
+    cases = [mri_case(shift=0.02 * i, seed=i, index=i) for i in range(4)]
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=3, quiet=True)
     results = SaveCases(str(tmp_path), inferer, "mri", report=Report(str(tmp_path), "clock"))
     tracking = Tracking(str(tmp_path), results=results, inferer=inferer)
-    evaluator = SupervisedEvaluator(
-        device="cpu", val_data_loader=DataLoader(cases, batch_size=1, collate_fn=collate_cases),
-        network=small_network(), inferer=inferer, prepare_batch=prepare_case, val_handlers=[results, tracking],
-        decollate=False,
-    )  # fmt: skip
-    clock.set_at(evaluator, Events.ITERATION_STARTED, _2=-HOUR, _4=DAY)
-    evaluator.run()
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    engine = evaluator(cases, inferer, [results, tracking])
+    clock.set_at(engine, Events.ITERATION_STARTED, _2=-HOUR, _4=DAY)
+    engine.run()
+    rows = rows_of(tmp_path)
     assert len(rows) == 4
     assert all(0 < float(row["seconds"]) < 60 for row in rows)
-    _client, run = run_of(tmp_path, tracking.run_name)
+    _client, run = finished(tmp_path, tracking)
     assert run.info.status == "FINISHED"
     assert 0 <= run.info.end_time - run.info.start_time < 60_000
     assert (tmp_path / "report.html").is_file()

@@ -1,7 +1,5 @@
 """SIGKILL at random moments of pre-training, adaptation and saving."""
 
-from __future__ import annotations
-
 import csv
 import multiprocessing
 import os
@@ -29,7 +27,7 @@ EPOCHS = 6
 def processes():
     """Processes that start with everything imported and nothing running."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.jobs", "tests.handlers.test_resume", "disinr_monai.handlers"])
+    context.set_forkserver_preload(["tests.faults.jobs", "tests.engines", "disinr_monai.handlers"])
     return context
 
 

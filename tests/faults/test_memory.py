@@ -1,7 +1,5 @@
 """Memory runs out: one line, the other scans are done, nothing half-written."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -10,19 +8,17 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.engines import SupervisedEvaluator
-from torch.utils.data import DataLoader
 
 from disinr_monai.data import SkipFailed
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.errors import InputError
 from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import MeasurementLoss
-from disinr_monai.fitting.prepare_batch import collate_cases, prepare_case
 from disinr_monai.handlers import SaveCases
 from disinr_monai.runtime.memory import in_parts, is_out_of_memory, needs_less, out_of_memory
 from tests.configs.test_volume import AFFINE, volume
 from tests.conftest import ROOT
+from tests.engines import evaluator
 from tests.faults.record import record
 from tests.problems import changed, mri_case, small_network
 
@@ -50,7 +46,7 @@ def test_other_errors_are_not_taken_for_it():
     assert is_out_of_memory(OSError(12, "Cannot allocate memory"))
 
 
-def test_only_options_of_the_run_are_named():
+def test_only_options_of_the_run_are_case():
     training = {"train": {}, "image_size": 64, "batch_size": "4", "slices_per_subject": 4, "subjects_on_disk": False}
     assert needs_less(training) == (
         "what needs less: a smaller --image_size (simulated scans), --batch_size 1, --slices_per_subject 1, "
@@ -100,46 +96,41 @@ class Greedy(torch.nn.Module):
 
 def evaluate(folder, cases, **options):
     inferer = AdaptationInferer(MeasurementLoss(), n_iterations=2, quiet=True)
-    evaluator = SupervisedEvaluator(
-        device="cpu", val_data_loader=DataLoader(cases, batch_size=1, collate_fn=collate_cases),
-        network=small_network(), inferer=inferer, prepare_batch=prepare_case,
-        val_handlers=[SaveCases(str(folder), inferer, "mri", **options)], decollate=False,
-    )  # fmt: skip
     with pytest.raises(InputError) as caught:
-        evaluator.run()
+        evaluator(cases, inferer, [SaveCases(str(folder), inferer, "mri", **options)]).run()
     return str(caught.value)
 
 
-def named(i: int) -> dict:
-    return mri_case(shift=0.02 * i, seed=i) | {"name": f"scan-{i}", "subject": f"scan-{i}", "path": f"scan-{i}.h5"}
+def case(i: int) -> dict:
+    return mri_case(shift=0.02 * i, seed=i, index=i) | {"path": f"blob-{i}.h5"}
 
 
 def test_one_scan_does_not_fit_on_the_gpu(tmp_path):
-    cases = [named(i) for i in range(3)]
+    cases = [case(i) for i in range(3)]
     cases[1] = changed(cases[1], operator=Greedy(cases[1]["scan"].operator))
     told = evaluate(tmp_path, cases)
-    assert told.startswith("1 of 3 scans failed: scan-1: GPU memory ran out (2.15 GB more were asked for); ")
+    assert told.startswith("1 of 3 scans failed: blob-1: GPU memory ran out (2.15 GB more were asked for); ")
     assert "--device cpu" in told
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "scan-0", "scan-2"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["blob-0", "blob-2", "metrics.csv"]
     record("one scan does not fit into GPU memory (raised by hand)", 1, 1, "that scan")
 
 
 def test_one_scan_does_not_fit_while_it_is_read(tmp_path):
-    def acquire(case):
-        if case["name"] == "scan-1":
+    def acquire(listed):
+        if listed["name"] == "blob-1":
             torch.empty(2**52)
-        return dict(case)
+        return dict(listed)
 
-    told = evaluate(tmp_path, [SkipFailed(acquire)(named(i)) for i in range(3)])
-    assert told.startswith("1 of 3 scans failed: scan-1: memory ran out (")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "scan-0", "scan-2"]
+    told = evaluate(tmp_path, [SkipFailed(acquire)(case(i)) for i in range(3)])
+    assert told.startswith("1 of 3 scans failed: blob-1: memory ran out (")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["blob-0", "blob-2", "metrics.csv"]
     record("one scan does not fit into memory", 1, 1, "that scan")
 
 
 def test_the_result_does_not_fit_at_its_voxel_size(tmp_path, monkeypatch):
     monkeypatch.setattr(AdaptationInferer, "at", lambda self, points, image: torch.empty(2**52))
-    told = evaluate(tmp_path, [named(0)], output_spacing=1.0)
-    assert "scan-0: memory ran out (" in told
+    told = evaluate(tmp_path, [case(0)], output_spacing=1.0)
+    assert "blob-0: memory ran out (" in told
     assert not list(tmp_path.iterdir())
 
 

@@ -1,7 +1,5 @@
 """MLflow's server down at the start, lost on the way, slow, and down until the end: nothing stops, nothing is lost."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Full, read-only, vanishing and shared output folders."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

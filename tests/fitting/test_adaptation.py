@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import copy
 
 import pytest
@@ -7,20 +5,9 @@ import torch
 
 from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import MeasurementLoss
-from disinr_monai.output.metrics import image_metrics, to_display
+from tests.engines import adapt, psnr
 from tests.faults.record import record
 from tests.problems import changed, mri_case, small_naive, small_network
-
-
-def adapt(network, case=None, **options):
-    case = case or mri_case()
-    options = {"n_iterations": 120, "lr": 1e-2, "amp": False, "quiet": True, **options}
-    inferer = AdaptationInferer(MeasurementLoss(), **options)
-    return inferer, inferer(case["points"][None], network, case=case)
-
-
-def psnr(image, case) -> float:
-    return image_metrics(to_display(image[0], "mri"), case["reference"])["psnr"]
 
 
 @pytest.mark.parametrize("make", [small_network, small_naive])
@@ -76,25 +63,18 @@ def test_an_unreadable_case_gives_none():
     assert inferer.error == "bad.h5: broken"
 
 
-def test_divergence_is_reported_not_saved():
+@pytest.mark.parametrize("where", [slice(None), (0, 0, 0)])
+def test_a_measurement_that_is_not_finite_ends_the_fit_at_once(where):
     case = mri_case()
-    case = changed(case, measurement=case["scan"].measurement * float("nan"))
-    inferer, image = adapt(small_network(), case, n_iterations=2)
+    case["scan"].measurement[where] = complex("nan")
+    inferer, image = adapt(small_network(), case, n_iterations=10_000)
     assert image is None
-    assert "expected a finite number" in inferer.error
+    assert "iteration 1, expected a finite number" in inferer.error
 
 
 def test_bad_settings():
     with pytest.raises(ValueError, match="n_iterations must be at least 1"):
         AdaptationInferer(MeasurementLoss(), n_iterations=0)
-
-
-def test_a_measurement_that_is_not_finite_ends_the_fit_at_once():
-    case = mri_case()
-    case["scan"].measurement[0, 0, 0] = complex("nan")
-    inferer = AdaptationInferer(MeasurementLoss(), n_iterations=10_000, quiet=True)
-    assert inferer(case["points"][None], small_network(), case=case) is None
-    assert "iteration 1, expected a finite number" in inferer.error
 
 
 @pytest.mark.parametrize("damage", [float("nan"), 1e6])
@@ -110,14 +90,13 @@ def test_a_fit_that_diverges_goes_back_and_says_so(monkeypatch, damage):
         return result
 
     monkeypatch.setattr(torch.optim.Adam, "step", damaged_once)
-    inferer = AdaptationInferer(MeasurementLoss(), n_iterations=400, lr=5e-3, check_every=10, quiet=True)
-    image = inferer(case["points"][None], small_network(), case=case)
+    options = {"n_iterations": 400, "lr": 5e-3, "check_every": 10}
+    inferer, image = adapt(small_network(), case, **options)
     assert not inferer.error
-    assert any("went back to iteration 30 with half the learning rate" in mark for mark in inferer.marks)
+    assert any("went back to iteration 30 with half the learning rate" in text for text in inferer.warnings)
     monkeypatch.setattr(torch.optim.Adam, "step", step)
-    inferer = AdaptationInferer(MeasurementLoss(), n_iterations=400, lr=5e-3, check_every=10, quiet=True)
-    sound = inferer(case["points"][None], small_network(), case=case)
-    assert not inferer.marks
+    inferer, sound = adapt(small_network(), case, **options)
+    assert not inferer.warnings
     assert psnr(image, case) > psnr(sound, case) - 1.5
     record("divergence in adaptation (NaN, exploding loss)", 1, 1, "iterations since the last look")
 
@@ -125,8 +104,7 @@ def test_a_fit_that_diverges_goes_back_and_says_so(monkeypatch, damage):
 def test_a_scan_of_nothing_is_no_divergence():
     case = mri_case()
     case = changed(case, measurement=torch.zeros_like(case["scan"].measurement))
-    inferer = AdaptationInferer(MeasurementLoss(), n_iterations=60, lr=1e-2, check_every=5, quiet=True)
-    image = inferer(case["points"][None], small_network(), case=case)
+    inferer, image = adapt(small_network(), case, n_iterations=60, check_every=5)
     assert not inferer.error
-    assert not any("diverged" in mark for mark in inferer.marks)
+    assert not any("diverged" in text for text in inferer.warnings)
     assert float(image.abs().max()) < 1

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import copy
 
 import numpy as np
@@ -13,8 +11,8 @@ from disinr_monai.fitting.joint_coils import PolynomialCoils
 from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.fitting.regularisers import TVRegulariser
 from disinr_monai.operators import Identity
-from disinr_monai.output.metrics import image_metrics, to_display
 from disinr_monai.scan import Scan
+from tests.engines import psnr
 from tests.operators.helpers import random_like
 from tests.problems import changed, mri_case, small_naive
 
@@ -32,10 +30,6 @@ def reconstruct(case, **options):
     options = {"n_iterations": 150, "lr": 1e-2, "amp": False, "quiet": True, **options}
     inferer = JointAdaptation(MeasurementLoss(regularisers=[TVRegulariser(0.03)]), **options)
     return inferer(case["points"][None], small_naive(), case=case)
-
-
-def psnr(image, case) -> float:
-    return image_metrics(to_display(image[0], "mri", case["image_scale"]), case["reference"])["psnr"]
 
 
 def test_maps_have_unit_size_everywhere_and_start_near_the_truth(scan):

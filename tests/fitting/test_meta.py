@@ -1,20 +1,16 @@
-from __future__ import annotations
-
 import copy
 from functools import partial
 
 import pytest
 import torch
-from monai.engines import SupervisedTrainer
 from torch.func import functional_call
 
 from disinr_monai.errors import InputError
-from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.fitting.meta import MetaUpdate
-from disinr_monai.fitting.prepare_batch import collate_cases, prepare_training_batch
 from disinr_monai.fitting.regularisers import TVRegulariser
 from disinr_monai.networks import HashGridEncoder, MetaINR, SirenEncoder
+from tests.engines import adapt, trainer
 from tests.problems import changed, mri_case, small_meta
 
 ADAM = partial(torch.optim.Adam, fused=True)
@@ -65,21 +61,6 @@ def test_second_order_gradient_equals_finite_differences(encoder, rng):
     assert along(first_order) != pytest.approx(expected, rel=1e-2)
 
 
-def trainer(network: MetaINR, cases: list[dict], update: MetaUpdate, optimizer, max_epochs: int) -> SupervisedTrainer:
-    loader = torch.utils.data.DataLoader(cases, batch_size=1, collate_fn=collate_cases)
-    return SupervisedTrainer(
-        device=torch.device("cpu"),
-        max_epochs=max_epochs,
-        train_data_loader=loader,
-        network=network,
-        optimizer=optimizer,
-        loss_function=MeasurementLoss(),
-        prepare_batch=prepare_training_batch,
-        iteration_update=update,
-        decollate=False,
-    )
-
-
 def test_reptile_with_rate_one_ends_where_the_inner_steps_end():
     network, case = small_meta(), mri_case()
     alone = copy.deepcopy(network)
@@ -92,7 +73,8 @@ def test_reptile_with_rate_one_ends_where_the_inner_steps_end():
     hooked = []  # what averages gradients over processes hangs there
     for parameter in network.parameters():
         parameter.register_post_accumulate_grad_hook(hooked.append)
-    trainer(network, [case], update, torch.optim.SGD(network.parameters(), lr=1.0), 1).run()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    trainer(network, optimizer, [case], 1, iteration_update=update).run()
     assert len(hooked) == len(list(network.parameters()))
     for mine, other in zip(network.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
@@ -110,12 +92,10 @@ def test_reptile_with_rate_one_ends_where_the_inner_steps_end():
 def test_a_learned_start_is_ahead_on_a_scan_never_seen(update, outer):
     cases = [mri_case(shift=s, seed=i, index=i) for i, s in enumerate((-0.15, -0.05, 0.05, 0.15))]
     network, unseen = small_meta(), mri_case(shift=0.1, seed=9)
-    trainer(network, cases, update, outer(network.parameters()), 8).run()
+    trainer(network, outer(network.parameters()), cases, 8, iteration_update=update).run()
     losses = []
     for start in (network, small_meta()):
-        inferer = AdaptationInferer(MeasurementLoss(), n_iterations=10, lr=1e-2, amp=False, quiet=True)
-        inferer(unseen["points"][None], start, case=unseen)
-        losses.append(inferer.history[-1]["loss"])
+        losses.append(adapt(start, unseen, n_iterations=10)[0].history[-1]["loss"])
     assert losses[0] < 0.7 * losses[1]
 
 

@@ -1,7 +1,5 @@
 """Each guard catches its case and is silent on the good one, from the measurement to the report."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -12,8 +10,8 @@ from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.fitting.self_check import budget_spent, measure_residual, poor_fit
 from disinr_monai.methods import MLEM, SeparableSurrogates, TotalVariation
 from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
+from tests.engines import evaluated
 from tests.faults.record import record
-from tests.fitting.evaluated import evaluated
 from tests.problems import blob, changed, ct_case, mri_case, pet_case, small_naive, transmission_case
 
 # --- The residual ---
@@ -136,19 +134,19 @@ def test_the_true_image_leaves_noise():
     assert measure_residual(case["scan"], 1.1 * case["reference"]).unexplained == pytest.approx(0.1, rel=0.1)
 
 
-def test_a_misfit_marks_log_table_and_report(tmp_path, caplog):
+def test_a_misfit_is_in_log_table_and_report(tmp_path, caplog):
     good, bad = mri_case(), swapped_coils(mri_case(index=1))
     rows, page, said = evaluated(tmp_path, [good, bad], TV["mri"], "mri", caplog)
-    assert rows[0]["marks"] == ""
+    assert rows[0]["warnings"] == ""
     assert float(rows[0]["residual"]) < 0.02
     assert float(rows[1]["residual"]) > 0.1
     (line,) = said
     assert line.startswith("blob-1: ")
-    assert rows[1]["marks"] in line
+    assert rows[1]["warnings"] in line
     for text in ("not explained by noise", "% of the measurement", "times"):
         assert text in line
-    assert page.count('<ul class="marks"') == 1
-    assert page.index("<strong>Warnings") < page.index('<ul class="marks"')
+    assert page.count("<strong>Self-check") == 1
+    assert page.index("<strong>Warnings") < page.index("<strong>Self-check")
 
 
 # --- Early stopping ---
@@ -162,25 +160,25 @@ def adapt(folder, caplog, **options):
     options = {"lr": 1e-2, "amp": False, "quiet": True, "check_every": 10, "patience": 3, "holdout": 0.2, **options}
     inferer = AdaptationInferer(MeasurementLoss(), **options)
     rows, page, said = evaluated(folder, [case], inferer, "mri", caplog, small_naive())
-    return inferer, rows[0]["marks"], page, [line for line in said if "early stopping" in line]
+    return inferer, rows[0]["warnings"], page, [line for line in said if "early stopping" in line]
 
 
-def test_a_fit_whose_iterations_ran_out_is_marked(tmp_path, caplog):
-    inferer, marks, page, said = adapt(tmp_path, caplog, early_stop=True, n_iterations=30)
+def test_a_fit_whose_iterations_ran_out_has_a_warning(tmp_path, caplog):
+    inferer, warnings, page, said = adapt(tmp_path, caplog, early_stop=True, n_iterations=30)
     assert inferer.iterations_run == 30
     (line,) = said
     assert line.startswith("blob-0: early stopping never set in")
     assert "raise --n_iterations" in line
-    assert "still falling" in marks
+    assert "still falling" in warnings
     assert "still falling" in page
 
 
 @pytest.mark.parametrize("options", [{"early_stop": True, "n_iterations": 600}, {"early_stop": False}])
 def test_a_fit_that_stopped_or_was_not_to_stop_is_not(tmp_path, caplog, options):
-    inferer, marks, _, said = adapt(tmp_path, caplog, **{"n_iterations": 30, **options})
+    inferer, warnings, _, said = adapt(tmp_path, caplog, **{"n_iterations": 30, **options})
     assert inferer.iterations_run == (60 if options["early_stop"] else 30)
     assert said == []
-    assert "early" not in marks
+    assert "early" not in warnings
 
 
 @pytest.mark.parametrize(

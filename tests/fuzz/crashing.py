@@ -1,7 +1,5 @@
 """A file that `tests/fuzz` made up: HDF5 1.14 crashes on reading its attributes (deflated, base 85)."""
 
-from __future__ import annotations
-
 import base64
 import zlib
 

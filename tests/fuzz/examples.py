@@ -1,7 +1,5 @@
 """How many examples, how long one may take, and what is counted for the table at the end."""
 
-from __future__ import annotations
-
 import resource
 import signal
 import sys

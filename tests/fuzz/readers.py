@@ -1,7 +1,5 @@
 """A small valid file for every reader, and how it is read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

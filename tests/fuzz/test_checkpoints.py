@@ -1,7 +1,5 @@
 """Checkpoints whose archive is sound and whose content is not: refused in one line, and nothing of them is executed."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import zipfile

@@ -1,7 +1,5 @@
 """Made-up settings (`--key value`): a run that can start, or one line that says what is wrong; never a traceback."""
 
-from __future__ import annotations
-
 import os
 import resource
 import warnings

@@ -1,7 +1,5 @@
 """Files that crash the HDF5 library do not crash the run, and the helper process that finds out is replaced."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

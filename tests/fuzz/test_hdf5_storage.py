@@ -1,7 +1,5 @@
 """Places and lengths that a damaged or hostile HDF5 file announces, before the library asks for the memory."""
 
-from __future__ import annotations
-
 import time
 
 import h5py

@@ -1,7 +1,5 @@
 """Damaged and arbitrary files: a reader returns, or raises InputError with one line; nothing else, and soon."""
 
-from __future__ import annotations
-
 import itertools
 import warnings
 

@@ -1,60 +1,21 @@
-from __future__ import annotations
-
 import random
 
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
-from monai.engines import SupervisedTrainer
-from monai.handlers import LrScheduleHandler
-from torch.utils.data import DataLoader
 
-from disinr_monai.data import EpochSampler
 from disinr_monai.errors import InputError
-from disinr_monai.fitting.losses import MeasurementLoss
-from disinr_monai.fitting.prepare_batch import collate_cases, prepare_training_batch
-from disinr_monai.handlers import ResumeCheckpoint
 from disinr_monai.handlers.resume import FILE_NAME
-from tests.problems import mri_case, small_network
-
-CASES = [mri_case(shift=0.1 * i, seed=i, index=i) for i in range(3)]
-
-
-def make_trainer(folder, max_epochs: int, resume: bool = False, settings: dict | None = None, handlers=()):
-    network = small_network(n_subjects=3)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, fused=True)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 4, gamma=0.5)
-    sampler = EpochSampler(CASES, seed=3)
-    checkpoint = ResumeCheckpoint(
-        str(folder), network, optimizer, scheduler, settings or {"seed": 3}, interval_seconds=0, resume=resume
-    )
-    trainer = SupervisedTrainer(
-        device="cpu",
-        max_epochs=max_epochs,
-        train_data_loader=DataLoader(CASES, batch_size=1, sampler=sampler, collate_fn=collate_cases),
-        network=network,
-        optimizer=optimizer,
-        loss_function=MeasurementLoss(),
-        prepare_batch=prepare_training_batch,
-        train_handlers=[
-            sampler,
-            LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
-            checkpoint,
-            *handlers,
-        ],
-        decollate=False,
-        optim_set_to_none=True,
-    )
-    return trainer, network, optimizer
+from tests.engines import resumable
 
 
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    whole, expected, optimizer = make_trainer(tmp_path, max_epochs=5)
+    whole, expected, optimizer = resumable(tmp_path, max_epochs=5)
     whole.run()
     (tmp_path / FILE_NAME).unlink()
-    make_trainer(tmp_path, max_epochs=2)[0].run()
-    resumed, network, other = make_trainer(tmp_path, max_epochs=5, resume=True)
+    resumable(tmp_path, max_epochs=2)[0].run()
+    resumed, network, other = resumable(tmp_path, max_epochs=5, resume=True)
     resumed.run()
     assert resumed.state.iteration == whole.state.iteration == 15
     for name, tensor in expected.state_dict().items():
@@ -63,13 +24,11 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 
 def test_every_step_moves_the_shared_pair_and_one_subject(tmp_path):
-    trainer, network, _ = make_trainer(tmp_path, max_epochs=1)
+    trainer, network, _ = resumable(tmp_path, max_epochs=1)
     seen = []
 
     class Watch:
         def attach(self, engine):
-            from ignite.engine import Events
-
             engine.add_event_handler(Events.ITERATION_STARTED, self.before)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.after)
 
@@ -88,10 +47,10 @@ def test_every_step_moves_the_shared_pair_and_one_subject(tmp_path):
 
 
 def test_random_states_are_restored(tmp_path):
-    trainer, *_ = make_trainer(tmp_path, max_epochs=1)
+    trainer, *_ = resumable(tmp_path, max_epochs=1)
     trainer.run()
     expected = (torch.rand(3), np.random.rand(3), random.random())  # noqa: NPY002
-    make_trainer(tmp_path, max_epochs=2, resume=True)
+    resumable(tmp_path, max_epochs=2, resume=True)
     # the state was saved before `expected` was drawn
     found = (torch.rand(3), np.random.rand(3), random.random())  # noqa: NPY002
     assert torch.equal(found[0], expected[0])
@@ -100,46 +59,42 @@ def test_random_states_are_restored(tmp_path):
 
 
 def test_nothing_to_resume_starts_at_the_beginning(tmp_path):
-    trainer, *_ = make_trainer(tmp_path, max_epochs=1, resume=True)
+    trainer, *_ = resumable(tmp_path, max_epochs=1, resume=True)
     trainer.run()
     assert trainer.state.iteration == 3
 
 
 def test_other_settings_are_named(tmp_path):
-    make_trainer(tmp_path, max_epochs=1)[0].run()
+    resumable(tmp_path, max_epochs=1)[0].run()
     with pytest.raises(InputError, match="was written with seed = 3, this run has 4"):
-        make_trainer(tmp_path, max_epochs=2, resume=True, settings={"seed": 4})
+        resumable(tmp_path, max_epochs=2, resume=True, settings={"seed": 4})
 
 
 def test_fewer_epochs_than_done_are_named(tmp_path):
-    make_trainer(tmp_path, max_epochs=3)[0].run()
+    resumable(tmp_path, max_epochs=3)[0].run()
     with pytest.raises(InputError, match=r"max_epochs: .* has 3 epochs behind it, found max_epochs 2"):
-        make_trainer(tmp_path, max_epochs=2, resume=True)
+        resumable(tmp_path, max_epochs=2, resume=True)
 
 
 def test_damaged_file(tmp_path):
     (tmp_path / FILE_NAME).write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="cannot be read"):
-        make_trainer(tmp_path, max_epochs=2, resume=True)
-
-
-def test_the_file_says_that_it_is_private():
-    assert "private" in FILE_NAME
+        resumable(tmp_path, max_epochs=2, resume=True)
 
 
 def test_leftovers_of_a_kill_while_saving_are_removed(tmp_path):
     leftover = tmp_path / f".{FILE_NAME.removesuffix('.pt')}-abc123.pt"
     leftover.write_bytes(b"half a checkpoint")
-    make_trainer(tmp_path, max_epochs=1)[0].run()
+    resumable(tmp_path, max_epochs=1)[0].run()
     assert not leftover.exists()
     assert (tmp_path / FILE_NAME).is_file()
 
 
 def test_resuming_a_complete_run_trains_nothing_twice(tmp_path):
-    engine, network, _ = make_trainer(tmp_path, max_epochs=3)
+    engine, network, _ = resumable(tmp_path, max_epochs=3)
     engine.run()
     expected = {name: value.clone() for name, value in network.state_dict().items()}
-    again, network, _ = make_trainer(tmp_path, max_epochs=3, resume=True)
+    again, network, _ = resumable(tmp_path, max_epochs=3, resume=True)
     done = []
     again.add_event_handler(Events.ITERATION_COMPLETED, lambda _: done.append("iteration"))
     again.add_event_handler(Events.COMPLETED, lambda _: done.append("completed"))

@@ -1,18 +1,13 @@
-from __future__ import annotations
-
 import pytest
 import torch
-from monai.engines import SupervisedTrainer
-from torch.utils.data import DataLoader
+from monai.engines import IterationEvents
 
 from disinr_monai.errors import InputError
 from disinr_monai.fitting.losses import MeasurementLoss
-from disinr_monai.fitting.prepare_batch import collate_cases, prepare_training_batch
 from disinr_monai.handlers import ResumeCheckpoint, WatchLoss
+from tests.engines import CASES, trainer
 from tests.faults.record import record
-from tests.problems import mri_case, small_network
-
-CASES = [mri_case(shift=0.1 * i, seed=i, index=i) for i in range(3)]
+from tests.problems import small_network
 
 
 class FaultyLoss(MeasurementLoss):
@@ -27,30 +22,19 @@ class FaultyLoss(MeasurementLoss):
         return super().forward(*args) * self.factors.get(self.calls, 1.0)
 
 
-def trainer(folder, factors, max_epochs=12, **options):
+def watched(folder, factors, max_epochs=12, **options):
     network = small_network(n_subjects=3)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1000)
     checkpoint = ResumeCheckpoint(str(folder), network, optimizer, scheduler, {}, interval_seconds=0)
     watch = WatchLoss(optimizer, scheduler, checkpoint, **options)
-    engine = SupervisedTrainer(
-        device="cpu",
-        max_epochs=max_epochs,
-        train_data_loader=DataLoader(CASES, batch_size=1, collate_fn=collate_cases),
-        network=network,
-        optimizer=optimizer,
-        loss_function=FaultyLoss(factors),
-        prepare_batch=prepare_training_batch,
-        train_handlers=[checkpoint, watch],
-        decollate=False,
-        optim_set_to_none=True,
-    )
+    engine = trainer(network, optimizer, CASES, max_epochs, [checkpoint, watch], loss_function=FaultyLoss(factors))
     return engine, network, optimizer, watch
 
 
 def test_a_step_that_is_not_finite_is_left_out(tmp_path):
     nan = float("nan")
-    engine, network, optimizer, watch = trainer(tmp_path, {5: nan, 6: float("inf")}, max_epochs=4)
+    engine, network, optimizer, watch = watched(tmp_path, {5: nan, 6: float("inf")}, max_epochs=4)
     engine.run()
     assert watch.skipped == 2
     assert watch.rollbacks == 0
@@ -61,14 +45,12 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("fault", [{i: float("nan") for i in range(25, 29)}, {29: 1e6}])
 def test_divergence_goes_back_to_the_checkpoint(tmp_path, fault):
-    engine, network, optimizer, watch = trainer(tmp_path, fault, patience=4)
+    engine, network, optimizer, watch = watched(tmp_path, fault, patience=4)
     saved = {}
 
     def remember(e):
         if watch.rollbacks and not saved:
             saved.update({name: value.clone() for name, value in network.state_dict().items()})
-
-    from monai.engines import IterationEvents
 
     engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, remember)
     kept = {}
@@ -89,6 +71,6 @@ def test_divergence_goes_back_to_the_checkpoint(tmp_path, fault):
 
 
 def test_it_gives_up_with_one_line(tmp_path):
-    engine, *_ = trainer(tmp_path, {i: float("nan") for i in range(4, 200)}, max_epochs=40, patience=3)
+    engine, *_ = watched(tmp_path, {i: float("nan") for i in range(4, 200)}, max_epochs=40, patience=3)
     with pytest.raises(InputError, match=r"lr: .*diverges \(iteration .* 3 times gone back\); give a smaller --lr"):
         engine.run()

@@ -1,7 +1,5 @@
 """Scans of an image that total variation suits, and an independent solver, for the tests of the classical methods."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Every encoder × every property. A new encoder needs one line in EXAMPLES."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

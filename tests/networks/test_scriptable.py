@@ -1,7 +1,5 @@
 """The exported network is the same function."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

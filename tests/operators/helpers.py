@@ -1,10 +1,9 @@
 """One small example of every exported operator. Sizes are odd and unequal, so that a swapped axis cannot hide."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from disinr_monai.operators import (
@@ -33,10 +32,6 @@ def _example(kind: type[LinearOperator]):
         return make
 
     return add
-
-
-def all_examples() -> list[Callable[[], LinearOperator]]:
-    return [make for makes in EXAMPLE_OPERATORS.values() for make in makes]
 
 
 def random_like(shape: tuple[int, ...], is_complex: bool, seed: int) -> torch.Tensor:
@@ -101,91 +96,43 @@ def non_cartesian_with_density_one_readout() -> LinearOperator:
     return NonCartesianFourier(maps, scattered((1, 30), (6, 4)), density)
 
 
+SMALL = {"image_shape": (5, 7), "pixel_spacing": 1.3, "angles": [0.1, 0.9, 2.0, 4.4], "n_detectors": 11}
+FAN = {**SMALL, "detector_spacing": 1.7, "source_distance": 20.0, "detector_distance": 13.0}
+OTHER = {"image_shape": (6, 4), "pixel_spacing": 0.8}
+
+
 @_example(FanBeam)
 def fan_beam() -> LinearOperator:
-    return FanBeam(
-        FanGeometry(
-            image_shape=(5, 7),
-            pixel_spacing=1.3,
-            angles=torch.tensor([0.1, 0.9, 2.0, 4.4]),
-            n_detectors=11,
-            detector_spacing=1.7,
-            source_distance=20.0,
-            detector_distance=13.0,
-        )
-    )
+    return FanBeam(FanGeometry(**FAN))
 
 
 @_example(FanBeam)
 def fan_beam_one_ray_per_cell() -> LinearOperator:
-    return FanBeam(
-        FanGeometry(
-            image_shape=(6, 4),
-            pixel_spacing=0.8,
-            angles=[0.0, math.pi / 2, math.pi],
-            n_detectors=8,
-            detector_spacing=1.1,
-            source_distance=9.0,
-            detector_distance=0.0,
-            n_subrays=1,
-        )
-    )
+    half_turn = {"angles": [0.0, math.pi / 2, math.pi], "n_detectors": 8, "detector_spacing": 1.1, "n_subrays": 1}
+    return FanBeam(FanGeometry(**OTHER, **half_turn, source_distance=9.0, detector_distance=0.0))
 
 
 @_example(FanBeam)
 def fan_beam_curved_with_offsets() -> LinearOperator:
-    return FanBeam(
-        FanGeometry(
-            image_shape=(5, 7),
-            pixel_spacing=1.3,
-            angles=[0.3, 0.5, 0.9, 1.0],
-            n_detectors=12,
-            detector_spacing=1.7,
-            source_distance=20.0,
-            detector_distance=13.0,
-            detector_offset=2.9,
-            axis_offset=-1.2,
-            curved=True,
-        )
-    )
+    offsets = {"detector_offset": 2.9, "axis_offset": -1.2, "n_detectors": 12, "angles": [0.3, 0.5, 0.9, 1.0]}
+    return FanBeam(FanGeometry(**FAN | offsets, curved=True))
 
 
 @_example(ParallelBeam)
 def parallel_beam() -> LinearOperator:
-    return ParallelBeam(
-        ParallelGeometry(
-            image_shape=(5, 7), pixel_spacing=1.3, angles=[0.1, 0.9, 2.0, 4.4], n_detectors=11, detector_spacing=0.9
-        )
-    )
+    return ParallelBeam(ParallelGeometry(**SMALL, detector_spacing=0.9))
 
 
 @_example(ParallelBeam)
 def parallel_beam_short_arc_with_offset() -> LinearOperator:
-    return ParallelBeam(
-        ParallelGeometry(
-            image_shape=(6, 4),
-            pixel_spacing=0.8,
-            angles=[0.2, 0.3, 0.4],
-            n_detectors=9,
-            detector_spacing=0.7,
-            detector_offset=-1.1,
-            n_subrays=1,
-        )
-    )
+    arc = {"angles": [0.2, 0.3, 0.4], "n_detectors": 9, "detector_spacing": 0.7, "detector_offset": -1.1}
+    return ParallelBeam(ParallelGeometry(**OTHER, **arc, n_subrays=1))
 
 
 def _cone(max_bytes: int = 2**30, **changes) -> ConeBeam:
-    geometry = {
-        "image_shape": (5, 7, 4),
-        "pixel_spacing": 1.3,
-        "angles": [0.1, 0.9, 2.0, 4.4],
-        "detector_shape": (6, 11),
-        "detector_spacing": 1.7,
-        "detector_spacing_v": 1.9,
-        "source_distance": 20.0,
-        "detector_distance": 13.0,
-    }
-    return ConeBeam(ConeGeometry(**geometry | changes), max_bytes=max_bytes)
+    flat = {key: value for key, value in FAN.items() if key != "n_detectors"}
+    rows = {"image_shape": (5, 7, 4), "detector_shape": (6, 11), "detector_spacing_v": 1.9}
+    return ConeBeam(ConeGeometry(**flat | rows | changes), max_bytes=max_bytes)
 
 
 @_example(ConeBeam)
@@ -210,25 +157,14 @@ def some_pixels_of_two_channels() -> LinearOperator:
 
 @_example(PETProjection)
 def pet_projection() -> LinearOperator:
-    return PETProjection(
-        ParallelGeometry(
-            image_shape=(5, 7),
-            pixel_spacing=1.3,
-            angles=torch.tensor([0.1, 0.9, 2.0, 2.9]),
-            n_detectors=9,
-            detector_spacing=1.2,
-            detector_offset=0.3,
-        ),
-        sensitivity=torch.rand((4, 9), generator=torch.Generator().manual_seed(0)) + 0.2,
-        fwhm=2.0,
-    )
+    bins = {"angles": torch.tensor([0.1, 0.9, 2.0, 2.9]), "n_detectors": 9, "detector_offset": 0.3}
+    sensitivity = torch.rand((4, 9), generator=torch.Generator().manual_seed(0)) + 0.2
+    return PETProjection(ParallelGeometry(**SMALL | bins, detector_spacing=1.2), sensitivity=sensitivity, fwhm=2.0)
 
 
 @_example(PETProjection)
 def pet_projection_without_blur() -> LinearOperator:
-    return PETProjection(
-        ParallelGeometry(image_shape=(6, 4), pixel_spacing=0.8, angles=[0.0, 1.5], n_detectors=6, detector_spacing=1.0)
-    )
+    return PETProjection(ParallelGeometry(**OTHER, angles=[0.0, 1.5], n_detectors=6, detector_spacing=1.0))
 
 
 @_example(Masked)
@@ -271,3 +207,8 @@ def frames_of_other_lines() -> LinearOperator:
 @_example(PerFrame)
 def frames_of_other_views() -> LinearOperator:
     return PerFrame([fan_beam().with_views([0, 2]), fan_beam().with_views([1, 3])])
+
+
+every_operator = pytest.mark.parametrize(
+    "make", [make for makes in EXAMPLE_OPERATORS.values() for make in makes], ids=lambda make: make.__name__
+)

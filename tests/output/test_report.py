@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import base64
 import io
 import json
@@ -40,13 +38,10 @@ def image(shape=(24, 20), seed=0) -> np.ndarray:
 def fill(page: Report, name="case", reference=True, shape=(24, 20), **more) -> None:
     rows = [{"method": "disinr", "case": name, "subject": "s", "psnr": 31.234, "ssim": 0.9, "seconds": 1.0}]
     page.add_case(
-        name,
-        more.pop("subject", "s"),
         rows,
         {"direct inverse": image(shape, 1), "disinr": image(shape, 2)},
         reference=image(shape, 3) if reference else None,
         affine=AFFINE,
-        window=(-200.0, 1200.0),
         units="HU",
         history=more.pop("history", [{"iteration": i, "loss": 1 / i} for i in (25, 50, 75)]),
         **more,
@@ -120,7 +115,8 @@ def test_every_string_is_escaped(tmp_path, caplog):
     logger.warning("careful: %s", HOSTILE)
     page = Report(tmp_path, HOSTILE, method=HOSTILE, settings={HOSTILE: HOSTILE}, seed=0)
     page.add_case(
-        HOSTILE, HOSTILE, [{"method": HOSTILE, "seconds": 1.0}], {HOSTILE: image(), "disinr": image(seed=1)},
+        [{"case": HOSTILE, "subject": HOSTILE, "method": HOSTILE, "seconds": 1.0}],
+        {HOSTILE: image(), "disinr": image(seed=1)},
         reference=image(seed=2), units=HOSTILE, history=[{"iteration": i, "loss": i + 1.0} for i in (1, 2)],
         info={HOSTILE: HOSTILE},
     )  # fmt: skip

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import nibabel
 import numpy as np
 import pytest
@@ -36,7 +34,8 @@ def writer(folder, modality="mri", **options) -> CaseWriter:
 
 
 def write(to: CaseWriter, **more):
-    return to.write(case(**more), image(), {"direct": blob()[None], "disinr": blob()[None]})
+    one = case(**more)
+    return to.write(one, image(), one["affine"], {"direct": blob()[None], "disinr": blob()[None]})
 
 
 def files(folder) -> set[str]:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import shutil
 import subprocess
 
@@ -136,7 +134,7 @@ def test_a_real_series_keeps_patient_study_and_place(series, tmp_path):
         np.testing.assert_allclose(dataset.ImageOrientationPatient, match.ImageOrientationPatient, atol=1e-6)
         np.testing.assert_allclose(dataset.PixelSpacing, match.PixelSpacing, rtol=1e-6)
         expected = match.pixel_array * float(match.RescaleSlope) + float(match.RescaleIntercept)
-        np.testing.assert_array_equal(dataset.pixel_array, expected)
+        np.testing.assert_array_equal(dataset.pixel_array, np.maximum(expected, -1000))  # noise of air is air
     assert stored.image.shape[-1] == 2
     assert np.isfinite(stored.affine).all()
 

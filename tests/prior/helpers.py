@@ -1,7 +1,5 @@
 """Small learned priors and networks that hold them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import torch
 
 from disinr_monai.prior import data_consistency

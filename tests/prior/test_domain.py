@@ -1,7 +1,5 @@
 """A scan unlike the training scans is named as such; one like them passes in silence."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

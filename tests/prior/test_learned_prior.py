@@ -1,7 +1,5 @@
 """Features of a scan, symmetries and passes of the learned prior."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

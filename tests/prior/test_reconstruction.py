@@ -1,7 +1,5 @@
 """Reconstruction by the learned prior, and the guard that rejects it."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Training by predicting held-out measurements."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

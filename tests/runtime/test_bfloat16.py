@@ -1,7 +1,5 @@
 """Networks run in bfloat16 where that is faster, unless a setting decides."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

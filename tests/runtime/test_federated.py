@@ -1,14 +1,12 @@
 """Sites share the pair: what leaves one, what comes in, what the server makes of it, and the simulation as a whole."""
 
-from __future__ import annotations
-
-import importlib
 import io
 import json
 import pickle
 import subprocess
 import sys
 
+import federated
 import pytest
 import torch
 from monai.fl.utils.constants import FlStatistics, WeightType
@@ -24,14 +22,6 @@ from tests.conftest import ROOT
 OPTIONS = {"image_size": 32, "n_views": 12, "n_detectors": 64, "detector_spacing": 12.0, "pixel_spacing": 8.0}
 OPTIONS |= {"photons": 0, "amp": False, "encoder#n_levels": 4, "encoder#log2_hashmap_size": 10, "encoder#out_dim": 16}
 OPTIONS |= {"encoder#hidden_dim": 16}
-
-
-@pytest.fixture(scope="module")
-def federated():
-    with pytest.MonkeyPatch.context() as patch:  # scripts import each other by name
-        patch.syspath_prepend(str(ROOT / "scripts"))
-        patch.syspath_prepend(str(ROOT))
-        yield importlib.import_module("federated")
 
 
 def message(values: dict[str, float], steps: int = 1, kind: WeightType = WeightType.WEIGHT_DIFF) -> ExchangeObject:
@@ -94,7 +84,7 @@ def test_the_server_checks_each_message(wrong, text):
         average({"shared.a": torch.zeros(2)}, [message({"shared.a": 1.0}), wrong], max_norm=10.0)
 
 
-def test_what_really_leaves_a_site(federated, tmp_path):
+def test_what_really_leaves_a_site(tmp_path):
     """MonaiAlgo with our configs: two rounds at two sites; nothing but the pair in the bytes of a message."""
     data = tmp_path / "data"
     write_phantoms(data, "ct", n_subjects=3, size=32, seed=3)
@@ -148,7 +138,7 @@ def test_subjects_are_dealt_out_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_simulation_in_one_command(federated, tmp_path):
+def test_the_simulation_in_one_command(tmp_path):
     write_phantoms(tmp_path / "data", "ct", n_subjects=8, size=32, seed=3)
     command = [sys.executable, "scripts/federated.py", "--task", "ct", "--dataset_dir", str(tmp_path / "data")]
     command += ["--sites", "3", "--rounds", "2", "--output", str(tmp_path / "federated.json"), "--quiet"]

@@ -1,17 +1,15 @@
 """Settings that nothing reads, that are misspelled, of another kind or undone by the order of files are refused."""
 
-from __future__ import annotations
-
 import json
 import warnings
 
+import benchmark
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 
 from disinr_monai.errors import InputError
 from disinr_monai.runtime.overrides import check_config, hyper_parameters, known_keys, read_files
 from disinr_monai.runtime.run import RUN
-from tests.bundles import script
 from tests.workflows import CONFIGS, config_files
 
 MODALITIES = ("mri", "ct", "pet", "volume")
@@ -62,7 +60,6 @@ def test_a_workflow_without_the_command_line_knows_its_files(tmp_path, option, v
 
 @pytest.mark.parametrize("modality", ["mri", "ct"])
 def test_scripts_refuse_an_option_that_no_run_of_theirs_reads(modality):
-    benchmark = script("benchmark")
     other = OWN["ct" if modality == "mri" else "mri"]
     with pytest.raises(InputError, match="no such key in the configs of these methods"):
         benchmark.check_methods(modality, ["ngp", "tv"], other)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import logging
 import sys
 
@@ -7,7 +5,7 @@ import pytest
 
 from disinr_monai.runtime import progress
 from disinr_monai.runtime.progress import Steps
-from tests.fitting.test_adaptation import adapt
+from tests.engines import adapt
 from tests.problems import mri_case, small_network
 
 

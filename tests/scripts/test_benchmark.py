@@ -1,27 +1,16 @@
 """`scripts/benchmark.py quality` with methods that need a pre-training of their own."""
 
-from __future__ import annotations
-
-import importlib
 import json
 import sys
 
+import benchmark
 import pytest
 
 from disinr_monai.data import list_cases, split_subjects
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.errors import InputError
-from tests.conftest import ROOT
 
 TINY = "--image_size 32 --n_views 12 --n_detectors 64 --detector_spacing 12 --pixel_spacing 8 --slices_per_subject 1"
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    with pytest.MonkeyPatch.context() as patch:  # scripts import each other by name
-        patch.syspath_prepend(str(ROOT / "scripts"))
-        patch.syspath_prepend(str(ROOT))
-        yield importlib.import_module("benchmark")
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +20,15 @@ def scans(tmp_path_factory):
     return folder
 
 
-def quality(benchmark, monkeypatch, folder, options: str) -> None:
+def quality(monkeypatch, folder, options: str) -> None:
     words = ["quality", "--task", "ct", "--dataset_dir", str(folder), "--quiet", *options.split()]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *words])
     benchmark.main()
 
 
-def refused(benchmark, monkeypatch, folder, options: str) -> str:
+def refused(monkeypatch, folder, options: str) -> str:
     with pytest.raises(SystemExit) as caught:
-        quality(benchmark, monkeypatch, folder, options)
+        quality(monkeypatch, folder, options)
     assert str(caught.value).startswith("error: ")
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -49,11 +38,9 @@ def subjects(folder) -> set[str]:
     return {case["subject"] for case in list_cases(folder, "ct", 1)}
 
 
-def test_without_checkpoints_the_scans_are_split_and_nobody_is_in_both_parts(
-    benchmark, scans, monkeypatch, tmp_path, capsys
-):
+def test_without_checkpoints_the_scans_are_split_and_nobody_is_in_both_parts(scans, monkeypatch, tmp_path, capsys):
     options = f"--methods ngp,strainer,meta,fbp --max_epochs 1 --n_iterations 2 --output {tmp_path}/r.json"
-    quality(benchmark, monkeypatch, scans, f"{options} --output_dir {tmp_path} {TINY}")
+    quality(monkeypatch, scans, f"{options} --output_dir {tmp_path} {TINY}")
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
     assert {row["method"] for row in rows} == {"ngp", "strainer", "meta", "fbp"}
     pretraining, test = (subjects(tmp_path / "split" / part) for part in ("pretraining", "test"))
@@ -65,14 +52,14 @@ def test_without_checkpoints_the_scans_are_split_and_nobody_is_in_both_parts(
     # The checkpoints it leaves can be given the next time; then all scans are evaluated.
     given = ",".join(f"{m}={tmp_path}/ct-{m}-pretraining/model.pt" for m in ("strainer", "meta"))
     options = f"--methods strainer,meta --checkpoints {given} --n_iterations 2 --freeze_depth all"
-    quality(benchmark, monkeypatch, scans, f"{options} --output {tmp_path}/again.json {TINY}")
+    quality(monkeypatch, scans, f"{options} --output {tmp_path}/again.json {TINY}")
     rows = json.loads((tmp_path / "again.json").read_text())["rows"]
     assert {row["subject"] for row in rows} == subjects(scans)
 
 
-def test_one_subject_is_not_enough(benchmark, monkeypatch, tmp_path):
+def test_one_subject_is_not_enough(monkeypatch, tmp_path):
     write_phantoms(tmp_path, "ct", n_subjects=1, size=32)
-    message = refused(benchmark, monkeypatch, tmp_path, f"--methods ngp,meta {TINY}")
+    message = refused(monkeypatch, tmp_path, f"--methods ngp,meta {TINY}")
     assert "expected scans of at least two subjects to split, found 1" in message
     assert "meta needs a checkpoint: --checkpoints meta=PATH or --pretraining_dir DIR" in message
 
@@ -85,12 +72,12 @@ def test_one_subject_is_not_enough(benchmark, monkeypatch, tmp_path):
         ("--methods ngp --checkpoints ngp=model.pt", "checkpoints: expected METHOD=PATH,..., found 'ngp=model.pt'"),
     ],
 )
-def test_what_is_refused(benchmark, scans, monkeypatch, options, expected):
-    assert expected in refused(benchmark, monkeypatch, scans, options)
+def test_what_is_refused(scans, monkeypatch, options, expected):
+    assert expected in refused(monkeypatch, scans, options)
 
 
-def test_pre_training_on_the_test_subjects_is_refused(benchmark, scans, monkeypatch):
-    message = refused(benchmark, monkeypatch, scans, f"--methods meta --pretraining_dir {scans}")
+def test_pre_training_on_the_test_subjects_is_refused(scans, monkeypatch):
+    message = refused(monkeypatch, scans, f"--methods meta --pretraining_dir {scans}")
     assert "pretraining_dir: expected other subjects than in dataset_dir" in message
 
 

@@ -1,7 +1,5 @@
 """The built Model Zoo bundles: whole, valid, and driven the way that tools do."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -10,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build_bundle
 import numpy as np
 import pytest
 import torch
@@ -19,41 +18,40 @@ from disinr_monai.checkpoints.released import load_shared, read_checkpoint
 from disinr_monai.data import list_cases
 from disinr_monai.data.simulate.phantoms import write_phantoms
 from disinr_monai.errors import InputError
-from tests.bundles import schema, script
 from tests.conftest import ROOT
 
-BUILD = script("build_bundle")
-NAMES = BUILD.bundle_names()
+SCHEMA = Path(os.environ.get("DISINR_SCHEMA", ROOT.parent / "shared" / "reference" / "meta_schema_20240725.json"))
+NAMES = build_bundle.bundle_names()
 CT = "sparse_view_ct_disinr_reconstruction"
-WITH_WEIGHTS = [name for name in NAMES if BUILD.read_recipe(name)["weights"]]
+WITH_WEIGHTS = [name for name in NAMES if build_bundle.read_recipe(name)["weights"]]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """The CT bundle: its modality is merged into every phase."""
     folder = tmp_path_factory.mktemp("bundles")
-    BUILD.build(CT, folder)
+    build_bundle.build(CT, folder)
     return folder / CT
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_model_cards_are_up_to_date(name):
     stale = f"run `python scripts/build_bundle.py --update {name}`"
-    assert (BUILD.SOURCES / name / "docs" / "README.md").read_text() == BUILD.model_card(name), stale
+    assert (build_bundle.SOURCES / name / "docs" / "README.md").read_text() == build_bundle.model_card(name), stale
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_metadata_fits_the_schema(name, tmp_path):
-    if schema() is None:
+    if not SCHEMA.is_file():
         pytest.skip("no copy of the metadata schema; set DISINR_SCHEMA")
-    shutil.copy(schema(), tmp_path / "schema.json")
-    BUILD.write_json(tmp_path / "metadata.json", BUILD.metadata_of(name))
+    shutil.copy(SCHEMA, tmp_path / "schema.json")
+    build_bundle.write_json(tmp_path / "metadata.json", build_bundle.metadata_of(name))
     verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(tmp_path / "schema.json"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_metadata_says_what_the_zoo_asks_for(name):
-    metadata = BUILD.metadata_of(name)
+    metadata = build_bundle.metadata_of(name)
     assert metadata["version"] in metadata["changelog"]
     assert not {"tinycudann", "cil"} & metadata["required_packages_version"].keys(), "not on PyPI"
     data = metadata["network_data_format"]
@@ -76,7 +74,7 @@ def test_metadata_is_what_is_installed():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_of_a_bundle(name):
-    folder = BUILD.SOURCES / name
+    folder = build_bundle.SOURCES / name
     assert (folder / "docs" / "data_license.txt").is_file()
     text = (folder / "docs" / "README.md").read_text()
     assert text.startswith("# Model Overview")
@@ -87,9 +85,9 @@ def test_files_of_a_bundle(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_phase_alone_is_the_phase_with_its_overlay(name):
-    recipe = BUILD.read_recipe(name)
-    merged = BUILD.merged_configs(recipe)
-    for phase, parts in BUILD.PHASES.items():
+    recipe = build_bundle.read_recipe(name)
+    merged = build_bundle.merged_configs(recipe)
+    for phase, parts in build_bundle.PHASES.items():
         alone = dict(merged[phase])
         for key, value in alone.pop("displayable_configs", {}).items():
             assert alone[key] == f"@displayable_configs#{key}"
@@ -103,25 +101,25 @@ def test_a_phase_alone_is_the_phase_with_its_overlay(name):
 
 
 def test_the_same_content_gives_the_same_zip(built, tmp_path):
-    zips = (BUILD.build(CT, tmp_path), *built.parent.glob("*.zip"))
+    zips = (build_bundle.build(CT, tmp_path), *built.parent.glob("*.zip"))
     assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in zips}) == 1
 
 
 def test_unknown_bundle(capsys):
-    assert BUILD.main(["nothing"]) == 1
+    assert build_bundle.main(["nothing"]) == 1
     assert "nothing: no such bundle; there are" in capsys.readouterr().err
 
 
 def test_a_stale_card_is_found(tmp_path, monkeypatch, capsys):
-    shutil.copytree(BUILD.SOURCES / CT, tmp_path / CT)
-    monkeypatch.setattr(BUILD, "SOURCES", tmp_path)
-    assert BUILD.main(["--check"]) == 0
+    shutil.copytree(build_bundle.SOURCES / CT, tmp_path / CT)
+    monkeypatch.setattr(build_bundle, "SOURCES", tmp_path)
+    assert build_bundle.main(["--check"]) == 0
     card = tmp_path / CT / "docs" / "README.md"
     card.write_text(card.read_text().replace("| disinr |", "| disinr 99 dB |"))
-    assert BUILD.main(["--check"]) == 1
+    assert build_bundle.main(["--check"]) == 1
     assert "stale" in capsys.readouterr().err
-    assert BUILD.main(["--update"]) == 0
-    assert BUILD.main(["--check"]) == 0
+    assert build_bundle.main(["--update"]) == 0
+    assert build_bundle.main(["--check"]) == 0
 
 
 def test_bundled_weights_are_the_released_ones(built):
@@ -223,11 +221,11 @@ def command(folder: Path, *options: str) -> None:
 def test_a_moved_zip_gives_the_image_of_the_repository(name, data_dir, tmp_path):
     import nibabel
 
-    modality = BUILD.read_recipe(name)["modality"]
+    modality = build_bundle.read_recipe(name)["modality"]
     scan = {"ct": "ct2d/TCGA-17-Z034_000.nii.gz", "mri": "mri3d/ARC_M2208_T2w_1mm_brain.nii.gz"}.get(modality)
     if scan is None:
         pytest.skip(f"no scan of {modality} named here")
-    shutil.unpack_archive(BUILD.build(name, tmp_path / "build"), tmp_path / "moved")
+    shutil.unpack_archive(build_bundle.build(name, tmp_path / "build"), tmp_path / "moved")
     shutil.rmtree(tmp_path / "build")
     both = f"['configs/inference.json','configs/{modality}.json']"
     rest = ["--dataset_dir", str(data_dir / scan), "--slices_per_subject", "1", "--device", "cpu", "--output_dir"]
@@ -245,7 +243,7 @@ def test_a_moved_zip_gives_the_image_of_the_repository(name, data_dir, tmp_path)
 
 @pytest.mark.slow
 def test_every_bundle_passes_the_checks(tmp_path):
-    assert BUILD.main(["--output_dir", str(tmp_path)]) == 0
+    assert build_bundle.main(["--output_dir", str(tmp_path)]) == 0
     folders = [str(tmp_path / name) for name in NAMES]
     script = str(ROOT / "scripts" / "verify_bundles.py")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -258,7 +256,7 @@ def test_every_bundle_passes_the_checks(tmp_path):
 
 def test_recipes_name_what_exists():
     for name in NAMES:
-        recipe = BUILD.read_recipe(name)
+        recipe = build_bundle.read_recipe(name)
         for key in recipe["results"]:
             rows = json.loads((ROOT / "benchmarks" / "results" / f"{key}.json").read_text())["rows"]
             assert "disinr" in {row["method"] for row in rows}

@@ -1,21 +1,20 @@
 """Nothing of a person is in what is released: weights, bundles, artifacts of a training run."""
 
-from __future__ import annotations
-
 import json
 import re
 import sqlite3
 import zipfile
 from pathlib import Path
 
+import build_bundle
 import pytest
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 
 from disinr_monai.checkpoints.released import MIN_PERSONS_FOR_MEAN, read_checkpoint
 from disinr_monai.data.simulate.phantoms import write_phantoms
-from tests.bundles import script
 from tests.conftest import ROOT
+from tests.workflows import run
 
 RELEASED = sorted((ROOT / "models").glob("*.pt"))
 # What may be recorded with released weights: how they were made, nothing of whom.
@@ -70,13 +69,12 @@ def test_released_weights_name_nobody(path):
 
 
 def test_built_bundles_name_nobody(tmp_path):
-    build = script("build_bundle")
-    for name in build.bundle_names():
-        files = sorted(p for p in build.assemble(name, tmp_path).rglob("*") if p.is_file())
+    for name in build_bundle.bundle_names():
+        files = sorted(p for p in build_bundle.assemble(name, tmp_path).rglob("*") if p.is_file())
         assert not {p.suffix for p in files} & {".nii", ".gz", ".h5", ".dcm", ".npy", ".npz", ".csv", ".db"}
         assert not [p.name for p in files if p.name.startswith("private_")]
         weights = [p for p in files if p.suffix == ".pt"]
-        assert [p.name for p in weights] == ["model.pt"] * bool(build.read_recipe(name)["weights"])
+        assert [p.name for p in weights] == ["model.pt"] * bool(build_bundle.read_recipe(name)["weights"])
         for path in files:
             if path.suffix not in (".py", ".png"):  # code names file endings; pictures are looked at by people
                 found = set(PERSONAL.findall(texts(path))) - {b".nii", b".h5", b".dcm"}
@@ -89,25 +87,11 @@ def test_built_bundles_name_nobody(tmp_path):
 def training(tmp_path_factory):
     """A small training on scans with telling names; returns its output folder."""
     folder = tmp_path_factory.mktemp("training")
-    write_phantoms(folder / "scans", "mri", n_subjects=2, size=32, seed=4)
-    for i, path in enumerate(sorted((folder / "scans").glob("*.nii.gz"))):
+    write_phantoms(folder / "mri", "mri", n_subjects=2, size=32, seed=4)
+    for i, path in enumerate(sorted((folder / "mri").glob("*.nii.gz"))):
         path.rename(path.with_name(f"Doe-Jane-19{i}0.nii.gz"))
-    workflow = ConfigWorkflow(
-        [str(ROOT / "configs" / f"{name}.json") for name in ("train", "mri", "quick")],
-        workflow_type="train",
-        logging_file=False,
-        dataset_dir=str(folder / "scans"),
-        output_dir=str(folder / "out"),
-        image_size=32,
-        acs=12,
-        acceleration=2,
-        max_epochs=3,
-        device="cpu",
-        quiet=True,
-    )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
+    options = {"image_size": 32, "acs": 12, "acceleration": 2, "max_epochs": 3, "device": "cpu"}
+    run("train", [], "mri", folder, folder / "out", **options)
     return folder / "out"
 
 
@@ -134,9 +118,7 @@ def test_the_tracked_run_has_no_subject(training):
 def test_released_pair_of_a_training_is_not_its_subjects(training):
     """The encoders that the training fitted are not in the file, under no name."""
     released = read_checkpoint(training / "model.pt")["model"]
-    private = torch.load(training / "private_resume_checkpoint.pt", weights_only=True)
-
-    trained = private_subjects(private).values()
+    trained = subjects_of(torch.load(training / "private_resume_checkpoint.pt", weights_only=True))
     assert trained
     for value in released.values():
         for other in trained:
@@ -144,16 +126,8 @@ def test_released_pair_of_a_training_is_not_its_subjects(training):
                 assert not torch.allclose(value.float(), other.float(), rtol=1e-2, atol=1e-6)
 
 
-def private_subjects(content: dict) -> dict[str, torch.Tensor]:
+def subjects_of(node, prefix: str = "") -> list[torch.Tensor]:
     """The trained subject encoders of a resume checkpoint, wherever it keeps them."""
-    found: dict[str, torch.Tensor] = {}
-
-    def visit(prefix, node):
-        if isinstance(node, torch.Tensor) and re.search(r"subjects\.\d+\.", prefix):
-            found[prefix] = node
-        elif isinstance(node, dict):
-            for key, value in node.items():
-                visit(f"{prefix}/{key}", value)
-
-    visit("", content)
-    return found
+    if isinstance(node, dict):
+        return [value for key, part in node.items() for value in subjects_of(part, f"{prefix}/{key}")]
+    return [node] if isinstance(node, torch.Tensor) and re.search(r"subjects\.\d+\.", prefix) else []

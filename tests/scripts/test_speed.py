@@ -1,32 +1,23 @@
 """What the speed suite measures and rests on; the suite itself runs in `test_the_suite_runs` (slow)."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import speed
 import torch
 
+from benchmarks.plain import PlainDisINR
+from benchmarks.slices import together
+from benchmarks.steps import Step, interleaved
 from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import MeasurementLoss
+from tests.conftest import ROOT
 from tests.problems import changed, mri_case, small_naive, small_network
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def root_is_importable(monkeypatch):
-    """The suite's parts lie in `benchmarks` and `scripts`, outside the package."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
 
 
 def test_the_plain_network_is_the_same_function_with_the_same_gradient():
-    from benchmarks.plain import PlainDisINR
-
     network = small_network()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -45,8 +36,6 @@ def test_the_plain_network_is_the_same_function_with_the_same_gradient():
 
 @pytest.mark.parametrize("method", ["disinr", "ngp", "plain"])
 def test_a_timed_iteration_fits_and_its_parts_run(method):
-    from benchmarks.steps import Step, interleaved
-
     case, start = mri_case(), small_naive() if method == "ngp" else small_network()
     step = Step(method, case, MeasurementLoss(), start)
     losses = [float(step.loss_of(step()).detach()) for _ in range(40)]
@@ -57,9 +46,6 @@ def test_a_timed_iteration_fits_and_its_parts_run(method):
 
 
 def test_slices_together_are_the_slices_one_by_one():
-    from benchmarks.slices import together
-    from benchmarks.steps import Step
-
     cases, fitted = [mri_case(shift=shift) for shift in (0.0, 0.2)], []
     for way in ("one by one", "together"):
         steps = [Step("disinr", case, MeasurementLoss(), small_network(), amp=False) for case in cases]
@@ -107,8 +93,6 @@ def test_a_pretraining_step_touches_the_sampled_subject_only():
 
 
 def test_growth_exponent():
-    import speed
-
     assert speed.exponent([(2.0, 12.0), (4.0, 48.0), (3.0, 1.0)]) == pytest.approx(2.0)
 
 

@@ -1,16 +1,14 @@
 """`scripts/tune.py`, `study.py`, `features.py` and `self_check.py` on tiny phantoms."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys
 
 import pytest
 import torch
+from mismatches import mismatches_of
 
 from disinr_monai.data.simulate.phantoms import write_phantoms
-from tests.conftest import ROOT
 from tests.problems import transmission_case
 
 TINY = "--image_size 32 --n_views 12 --n_detectors 64 --detector_spacing 12 --pixel_spacing 8 --slices_per_subject 1"
@@ -26,9 +24,6 @@ def scans(tmp_path_factory):
 
 @pytest.fixture
 def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    monkeypatch.syspath_prepend(str(ROOT))
-
     def run(name: str, words: str) -> None:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *words.split()])
         importlib.import_module(name).main()
@@ -101,9 +96,8 @@ def test_the_self_check_is_tried_on_scans(script, tmp_path, capsys, name):
     assert f"| {mismatch} | 1 of 1 | " in capsys.readouterr().out
 
 
-def test_every_mismatch_of_a_transmission_scan_changes_it(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    case, changes = transmission_case(), importlib.import_module("mismatches").mismatches_of(transmission_case())
+def test_every_mismatch_of_a_transmission_scan_changes_it():
+    case, changes = transmission_case(), mismatches_of(transmission_case())
     assert "blank scan 20 % too low" in changes
     for change in changes.values():
         changed = change(case)

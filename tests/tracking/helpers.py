@@ -1,7 +1,5 @@
 """Short runs that are logged, with results as a reconstruction leaves them."""
 
-from __future__ import annotations
-
 import mlflow
 from ignite.engine import Engine
 

@@ -1,7 +1,5 @@
 """What happens to messages that the store does not take at once."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

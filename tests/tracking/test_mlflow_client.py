@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import sqlite3
 import subprocess
@@ -37,7 +35,7 @@ def test_mlflow_does_not_report_usage():
         "import mlflow\n"  # as MONAI does, before anything of ours
         "from mlflow.telemetry.client import get_telemetry_client\n"
         "from disinr_monai.tracking.mlflow_client import Client\n"
-        "Client('http://127.0.0.1:9')._connected()\n"
+        "Client('http://127.0.0.1:9').client\n"
         "assert get_telemetry_client() is None\n"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI")}

@@ -138,7 +138,7 @@ class AcquireMRI(Transform):
                 f"{case_label(case)}: expected `sensitivity_maps` in the file (maps = file), found an image"
             )
         source = read_image(case, "mri")
-        image, affine = resample_slice(np.maximum(source.image, 0), source.affine, self.image_size)
+        image, affine = resample_slice(source.image, source.affine, self.image_size)
         if not image.any():
             raise InputError(f"{case_label(case)}: expected a magnitude image, found no positive voxel")
         sampling, info = self._sampling(case, image.shape)
@@ -188,7 +188,7 @@ class AcquireMRI(Transform):
         }
 
     def _sampling(self, case: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[dict[str, NDArray], dict[str, Any]]:
-        """``mask`` ``(H, W)`` or ``trajectory``, and what to say about it."""
+        """Choose the ``mask`` ``(H, W)`` or ``trajectory``, with its settings for the case's ``info``."""
         seed = case_seed(self.seed, case["name"] + "/mask")
         info = {"pattern": self.pattern, "acceleration": self.acceleration}
         if self.pattern == "radial":

@@ -165,7 +165,7 @@ class AcquirePET(AcquireProjections):
     def _mu_map(
         self, case: Mapping[str, Any], source: Any, fine: NDArray, fine_spacing: float
     ) -> tuple[NDArray | None, str]:
-        """On the fine grid, and where it is from."""
+        """Attenuation map on the fine grid and its source."""
         path = mu_map_path(case) if self.attenuation != "none" else None
         if path is not None:
             return self._fine_image(read_mu_map(path, case, source), source.affine)[0], path.name
@@ -174,21 +174,27 @@ class AcquirePET(AcquireProjections):
         return None, "none"
 
     def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        path = case["path"]
-        file = reader_of(case).read(path, scan=self.scan, plane=case.get("slice"), axes=self.sinogram_axes)
+        path, plane = case["path"], case.get("slice")
+        label = path if plane is None else f"{path}: plane {plane}"
+        file = reader_of(case).read(path, scan=self.scan, plane=plane, axes=self.sinogram_axes)
         counts = torch.from_numpy(file["counts"])[None]
         n_negative = int((counts < 0).sum())
         if n_negative and not self.precorrected:
             raise InputError(
-                f"{path}: `{COUNTS[self.scan]}` must hold counts, found {n_negative} negative values (the background "
+                f"{label}: `{COUNTS[self.scan]}` must hold counts, found {n_negative} negative values (the background "
                 "already taken off?); give --precorrected true to clip them at 0"
             )
+        if n_negative:
+            logger.warning(
+                "%s: %d negative values (%.2g %%), down to %g, of `%s` are clipped at 0 (--precorrected true)",
+                label, n_negative, 100 * n_negative / counts.numel(), float(counts.min()), COUNTS[self.scan],
+            )  # fmt: skip
         counts = counts.clamp(min=0)
         # A transmission scan is not blurred in image space; what smears its counts is not modelled.
         options = {**self.geometry, "fwhm": 0.0} if self.scan == "transmission" else self.geometry
         geometry = pet_geometry(path, file["values"], counts.shape[1:], options, self.scan)
         lines, fwhm, assumed = geometry.lines, geometry.fwhm, geometry.assumed
-        if assumed and not case.get("slice"):  # once a file
+        if assumed and not plane:  # once a file
             logger.warning("%s: not in the file, assumed: %s", path, ", ".join(assumed))
         background = torch.from_numpy(file["background"])[None] if "background" in file else None
         info = {
@@ -220,7 +226,7 @@ class AcquirePET(AcquireProjections):
         )
         unit = float(torch.quantile(rough.flatten(), 0.999))
         if not unit > 0:
-            raise InputError(f"{path}: expected counts above the background, found none; check `background`")
+            raise InputError(f"{label}: expected counts above the background, found none; check `background`")
         scan = Scan(PETProjection(lines, sensitivity=unit * factors, fwhm=fwhm), counts, counts=model)
         info |= {"units": "counts per mm" if geometry.calibration == 1 else "calibrated"}
         info |= {"calibration": geometry.calibration, "blank_scale": geometry.blank_scale}

@@ -46,6 +46,6 @@ class AcquireProjections(Transform):
 
     def _fine_image(self, image: NDArray, affine: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Square image on a whole multiple (2 or more) of the reconstruction grid, so that it is no inverse crime."""
-        square, affine = pad_to_square(np.maximum(image, self.outside), affine, self.outside)
+        square, affine = pad_to_square(image, affine, self.outside)
         factor = max(2, round(len(square) / self.image_size))
         return resample_slice(square, affine, factor * self.image_size, fill=self.outside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from disinr_monai.data.case import case_label, make_case
-from disinr_monai.data.readers.image import HU_WINDOW, read_volume
+from disinr_monai.data.readers.image import read_volume
+from disinr_monai.data.readers.values import HU_WINDOW, hounsfield, not_negative, too_negative
 from disinr_monai.data.readers.voxels import Image
 from disinr_monai.data.resample import resample_volume
 from disinr_monai.errors import InputError, at_least
@@ -81,9 +83,18 @@ class AcquireVolume(Transform):
         """
         label, volume = case_label(case), read_volume(case)
         kind = self._kind(volume, label)
-        image, affine = self._resampled(volume, label)
+        image = volume.image
+        if kind == "ct":
+            image = hounsfield(image, label, needs_air=False)
+        elif self.volume_modality == "auto":
+            image = not_negative(image, label)
+        elif (image < 0).any():  # the user says that it is MR: nothing is clipped in a volume
+            logger.info("%s: %d negative voxels are kept (volume_modality mri)", label, (image < 0).sum())
+        image, affine = self._resampled(replace(volume, image=image), label)
         if kind == "ct":
             scale, offset = HU_WINDOW[1] - HU_WINDOW[0], HU_WINDOW[0]
+            outside = float(((image < HU_WINDOW[0]) | (image > HU_WINDOW[1])).mean())
+            logger.info("%s: %.2g %% of the voxels outside [-800, 400] HU are clipped there", label, 100 * outside)
             image = np.clip((image - offset) / scale, 0, 1)
         else:
             scale, offset = float(np.percentile(image, 99.9)), 0.0
@@ -94,6 +105,7 @@ class AcquireVolume(Transform):
         scan = self._measured(reference, case_seed(self.seed, case["name"]))
         info = {
             **volume.info,
+            "simulated": True,
             "volume_modality": kind,
             "shape": list(reference.shape[1:]),
             "noise_std": self.noise_std,
@@ -129,7 +141,7 @@ class AcquireVolume(Transform):
         kind, why = self.volume_modality, "volume_modality"
         if kind == "auto" and volume.dicom is not None:
             kind, why = {"CT": "ct", "MR": "mri"}.get(volume.dicom, "auto"), f"DICOM modality {volume.dicom}"
-        elif kind == "auto" and (low < _AIR or low >= 0):
+        elif kind == "auto" and (low < _AIR or not too_negative(volume.image)):
             kind, why = ("ct" if low < _AIR else "mri"), f"values {low:g} to {high:g}"
         if kind == "auto":
             raise InputError(

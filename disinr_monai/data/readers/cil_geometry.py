@@ -1,4 +1,4 @@
-"""From the geometry of CIL (the Core Imaging Library) to ours.
+"""Conversion of the geometry of CIL (the Core Imaging Library).
 
 In CIL's frame source and detector stand still at angle 0 and turn by *minus* the angle about z; its images count rows
 along +y. Its reference frame has the origin on the axis of rotation and the ray through the detector's centre along +y.
@@ -20,7 +20,7 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class CILGeometry:
-    """What a CIL ``AcquisitionGeometry`` or its NeXus file says; vectors have 2 or 3 components.
+    """Content of a CIL ``AcquisitionGeometry`` or of its NeXus file; vectors have 2 or 3 components.
 
     Attributes:
         kind: ``cone`` or ``parallel``.
@@ -47,7 +47,7 @@ class CILGeometry:
 
     @classmethod
     def of(cls, config: Any) -> CILGeometry:
-        """From the ``config`` of a CIL ``AcquisitionGeometry``."""
+        """Read the ``config`` of a CIL ``AcquisitionGeometry``."""
         system, panel, angles = config.system, config.panel, config.angles
         is_cone = str(system.geometry) == "cone"
         is_3d = len(np.reshape(system.detector.position, -1)) == 3

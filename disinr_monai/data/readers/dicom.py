@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.readers.dicom_frames import Frame, decoding, frames_of, read_dicom_header, read_pixels
+from disinr_monai.data.readers.dicom_kinds import advice, why_no_slice
+from disinr_monai.data.readers.dicom_values import physical_values
 from disinr_monai.data.readers.voxels import Image, n_slices
 from disinr_monai.errors import InputError
 from disinr_monai.modality import MODALITIES
@@ -22,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _TOLERANCE = 0.05
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 @dataclass
@@ -45,15 +46,12 @@ class Series:
 
 
 def may_be_dicom(file: Path) -> bool:
-    """Whether a file's name or, where it has no ending, its preamble says DICOM."""
-    # Scanners export files without an extension, or with the end of the instance number as one.
-    if file.suffix and not file.suffix[1:].isdigit():
-        return file.suffix.lower() == ".dcm"
+    """Tell whether a file's preamble says DICOM, whatever its ending (.dcm, .IMA, none), or its ending does."""
     try:
         with file.open("rb") as opened:
-            return opened.read(132)[128:] == b"DICM"
+            return opened.read(132)[128:] == b"DICM" or file.suffix.lower() == ".dcm"
     except OSError:
-        return False
+        return file.suffix.lower() == ".dcm"
 
 
 def group_series(files: Sequence[Path], modality: str) -> tuple[list[Series], Counter[str]]:
@@ -80,11 +78,16 @@ def group_series(files: Sequence[Path], modality: str) -> tuple[list[Series], Co
         if reason or not MODALITIES[modality].takes_dicom(kind):
             left_out[kind + (f" ({reason})" if reason else "")] += 1
             continue
-        series = found.setdefault(uid, Series(number, patient))
-        series.paths.append(str(file))
+        frames, reasons, error = [], Counter(), None
         try:
-            series.frames += frames_of(file, header)
-        except InputError as error:
+            frames, reasons = frames_of(file, header)
+        except InputError as failure:
+            error = failure
+        left_out.update({f"{kind} ({reason})": count for reason, count in reasons.items()})
+        if frames or error:
+            series = found.setdefault(uid, Series(number, patient))
+            series.paths.append(str(file))
+            series.frames += frames
             series.error = series.error or error
     folders = [{Path(path).parent for path in series.paths} for series in found.values()]
     for series, own in zip(found.values(), folders, strict=True):
@@ -101,14 +104,7 @@ def group_series(files: Sequence[Path], modality: str) -> tuple[list[Series], Co
 def _identify(path: Path, header: Any) -> tuple[str, str, str, str, str]:
     """DICOM modality, why a file is no image to reconstruct from (else empty), its series, series number, patient."""
     with decoding(path):
-        kinds = [str(kind).upper() for kind in (header.get("ImageType") or ())]
-        reason = ""
-        if "Rows" not in header or "Columns" not in header:
-            reason = "no image"
-        elif str(header.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE):
-            reason = "a secondary capture"
-        elif "LOCALIZER" in kinds or "SCOUT" in kinds:
-            reason = "a localizer"
+        reason = why_no_slice([header])
         uid = str(header.get("SeriesInstanceUID", "") or path.parent)
         number, patient = (str(header.get(key, "") or "") for key in ("SeriesNumber", "PatientID"))
         return str(header.get("Modality", "") or "unknown"), reason, uid, number, patient
@@ -132,7 +128,15 @@ def open_series(series: Series) -> Iterator[tuple[int, int, int]]:
 @lru_cache(maxsize=1)
 def _read_series(paths: tuple[str, ...], modality: str) -> Image:
     # The slices of one series are asked for one after the other; reading the series once a slice would be slow.
-    frames, affine = _ordered([frame for path in paths for frame in frames_of(path, read_dicom_header(path))])
+    found_frames, reasons = [], Counter()
+    for path in paths:
+        frames, left_out = frames_of(path, read_dicom_header(path))
+        found_frames += frames
+        reasons += left_out
+    if not found_frames:
+        what = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
+        raise InputError(f"{paths[0]}: expected a DICOM slice, found none but {what}{advice(list(reasons))}")
+    frames, affine = _ordered(found_frames)
     places: dict[str, list[int]] = {}
     for index, frame in enumerate(frames):
         places.setdefault(frame.path, []).append(index)
@@ -147,13 +151,15 @@ def _read_series(paths: tuple[str, ...], modality: str) -> Image:
                 )
             if volume is None:  # not before one image has been decoded: a damaged header can announce anything
                 volume = np.empty((*frame.shape, len(frames)), dtype=np.float32)
-            volume[..., index] = pixels[frame.number] * frame.rescale[0] + frame.rescale[1]
+            volume[..., index] = pixels[frame.number]
+    series = f"{Path(paths[0]).parent} ({len(paths)} DICOM files)"
+    volume, info = physical_values(volume, frames, found, series)
     lacking = []
     if modality == "ct" and "rescale" in frames[0].assumed:
         lacking.append("scale in HU (no rescale slope and intercept in the DICOM header; stored values taken)")
     if len(frames) == 1 and "thickness" in frames[0].assumed:
         lacking.append("slice thickness (not in the DICOM header; 1 mm assumed)")
-    return Image(volume, affine, {"unverified": lacking} if lacking else {}, found)
+    return Image(volume, affine, {**info, **({"unverified": lacking} if lacking else {})}, found)
 
 
 def read_dicom(paths: Sequence[str], modality: str) -> Image:

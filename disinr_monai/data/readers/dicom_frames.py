@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disinr_monai.data.readers.dicom_kinds import why_no_slice
 from disinr_monai.data.readers.hdf5 import first_line
 from disinr_monai.errors import InputError
 from disinr_monai.modality import MODALITIES
@@ -36,7 +38,7 @@ def read_dicom_header(path: str | Path) -> Any:
 
 @contextmanager
 def decoding(path: str | Path) -> Iterator[None]:
-    """Turn what pydicom raises into an :class:`InputError`: it decodes an element when it is asked for."""
+    """Turn errors of pydicom, which decodes elements on access, into an :class:`InputError`."""
     try:
         yield
     except InputError:
@@ -61,6 +63,8 @@ class Frame:
         thickness: between slices, as far as one image says, mm.
         rescale: slope and intercept.
         assumed: which of thickness and rescale the file does not hold (1 mm; the stored values).
+        padding: lowest and highest stored value of pixels that are no image; None where the file has none.
+        mirror: of a file that shows low values white (MONOCHROME1), lowest plus highest value that its pixels can hold.
     """
 
     path: str
@@ -72,10 +76,16 @@ class Frame:
     thickness: float
     rescale: tuple[float, float]
     assumed: frozenset[str]
+    padding: tuple[int, int] | None = None
+    mirror: int | None = None
 
 
-def frames_of(path: str | Path, header: Any) -> list[Frame]:
+def frames_of(path: str | Path, header: Any) -> tuple[list[Frame], Counter[str]]:
     """The images of one file: one, or those of an enhanced (multi-frame) object with its functional groups.
+
+    Returns:
+        The slices, and the numbers of images that are none by reason
+        (:func:`~disinr_monai.data.readers.dicom_kinds.why_no_slice`).
 
     Raises:
         InputError: no grey-scale image, frames without functional groups, or a missing, damaged or impossible position,
@@ -85,7 +95,7 @@ def frames_of(path: str | Path, header: Any) -> list[Frame]:
         return _frames(str(path), header)
 
 
-def _frames(path: str, header: Any) -> list[Frame]:
+def _frames(path: str, header: Any) -> tuple[list[Frame], Counter[str]]:
     if "Rows" not in header or "Columns" not in header:
         raise InputError(
             f"{path}: expected a DICOM image, found modality {header.get('Modality', 'unknown')} "
@@ -98,21 +108,23 @@ def _frames(path: str, header: Any) -> list[Frame]:
         raise InputError(f"{path}: expected a DICOM image, found {shape[0]} x {shape[1]} pixels")
     n_frames = int(header.get("NumberOfFrames", 1) or 1)
     groups = header.get("PerFrameFunctionalGroupsSequence")
+    shared = list(header.get("SharedFunctionalGroupsSequence") or ())[:1]
+    levels = [[header]] if groups is None else [[group, *shared, header] for group in groups]
+    reasons = [why_no_slice(level) for level in levels]
     if groups is None:
-        if n_frames > 1:
+        if n_frames > 1 and not reasons[0]:
             raise InputError(
                 f"{path}: expected one image a DICOM file, found {n_frames} frames without functional groups; "
                 "convert it to NIfTI (dcm2niix)"
             )
-        return [_frame(path, 0, shape, [header])]
-    if len(groups) != n_frames:
+    elif len(groups) != n_frames:
         raise InputError(f"{path}: expected functional groups of {n_frames} frames, found {len(groups)}")
-    shared = list(header.get("SharedFunctionalGroupsSequence") or ())[:1]
-    return [_frame(path, i, shape, [group, *shared, header]) for i, group in enumerate(groups)]
+    frames = [_frame(path, i, shape, levels[i]) for i, reason in enumerate(reasons) if not reason]
+    return frames, Counter(reason for reason in reasons if reason)
 
 
 def _frame(path: str, number: int, shape: tuple[int, int], levels: list[Any]) -> Frame:
-    """One frame; what it says itself comes before what all frames share and what the file says."""
+    """One frame; its own attributes win over those shared by all frames and those of the file."""
 
     def find(sequence: str, key: str) -> Any:
         for level in levels:
@@ -156,7 +168,36 @@ def _frame(path: str, number: int, shape: tuple[int, int], levels: list[Any]) ->
     lacking = {"thickness": not has_thickness, "rescale": slope is None or intercept is None}
     assumed = frozenset(key for key, lacks in lacking.items() if lacks)
     thickness = thickness if has_thickness else 1.0
-    return Frame(path, number, shape, position, orientation, spacing, thickness, rescale, assumed)
+    if find("ModalityLUTSequence", "LUTData") is not None:
+        raise InputError(
+            f"{path}: expected rescale slope and intercept, found a table of values (ModalityLUTSequence); apply it "
+            "and store the result"
+        )
+    padding, mirror = _padding(levels[-1]), _mirror(levels[-1])
+    return Frame(path, number, shape, position, orientation, spacing, thickness, rescale, assumed, padding, mirror)
+
+
+def _padding(header: Any) -> tuple[int, int] | None:
+    """PixelPaddingValue and PixelPaddingRangeLimit, lowest first, as the pixels store them."""
+    value = header.get("PixelPaddingValue")
+    if value is None or value == "":
+        return None
+    limit = header.get("PixelPaddingRangeLimit")
+    size, signed = 2 ** int(header.get("BitsAllocated", 16)), int(header.get("PixelRepresentation", 0) or 0)
+    bounds = []
+    for number in (int(value), int(value if limit is None or limit == "" else limit)):
+        # Written with the sign that the pixels do not have, or without the one that they have.
+        number %= size
+        bounds.append(number - size if signed and number >= size // 2 else number)
+    return min(bounds), max(bounds)
+
+
+def _mirror(header: Any) -> int | None:
+    if str(header.get("PhotometricInterpretation", "")).strip().upper() != "MONOCHROME1":
+        return None
+    if int(header.get("PixelRepresentation", 0) or 0):
+        return -1
+    return 2 ** int(header.get("BitsStored", header.get("BitsAllocated", 16))) - 1
 
 
 def read_pixels(path: str, modality: str) -> tuple[NDArray[np.float32], str]:

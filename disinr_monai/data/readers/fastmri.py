@@ -30,6 +30,7 @@ from disinr_monai.data.readers.kspace import (
     prewhiten,
     read_trajectory,
     remove_oversampling,
+    unplaced_affine,
 )
 from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
@@ -202,7 +203,7 @@ def fastmri_geometry(file: Any, shape: tuple[int, int], index: int) -> tuple[NDA
                 encoded = recon
             pixel.append(encoded[1] / n)
             kept.append(cut_size(n, encoded[1], *recon))
-        return _affine(*pixel, encoding.recon.fov[2], index), _KNOWN, (kept[0], kept[1])
+        return unplaced_affine(*pixel, encoding.recon.fov[2], index), _KNOWN, (kept[0], kept[1])
     images = [getattr(file.get(key), "shape", None) or () for key in RECONSTRUCTIONS]
     kept = next((image[-2:] for image in images if len(image) >= 2), shape)
     kept = (min(int(kept[0]), shape[0]), min(int(kept[1]), shape[1]))
@@ -211,11 +212,5 @@ def fastmri_geometry(file: Any, shape: tuple[int, int], index: int) -> tuple[NDA
     sizes = re.findall(r"<[xyz]>\s*(\d+(?:\.\d*)?)\s*</[xyz]>", space.group(1)) if space else []
     if len(sizes) == 3 and all(float(size) > 0 for size in sizes):
         x, y, z = map(float, sizes)
-        return _affine(x / shape[0], y / shape[1], z, index), _KNOWN, kept
-    return _affine(1.0, 1.0, 1.0, index), "unknown: 1 mm voxels assumed", kept
-
-
-def _affine(rows: float, columns: float, thickness: float, index: int) -> NDArray[np.float64]:
-    affine = np.diag([rows, columns, thickness, 1.0])
-    affine[2, 3] = index * thickness
-    return affine
+        return unplaced_affine(x / shape[0], y / shape[1], z, index), _KNOWN, kept
+    return unplaced_affine(1.0, 1.0, 1.0, index), "unknown: 1 mm voxels assumed", kept

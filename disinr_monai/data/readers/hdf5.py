@@ -38,7 +38,7 @@ def open_hdf5(path: str | Path) -> Iterator[Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """First line of an error's message."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
@@ -64,7 +64,7 @@ def check_size(dataset: Any, path: str | Path) -> None:
 
 
 def check_announced(path: str | Path, n_bytes: int, compressed: bool) -> None:
-    """Refuse a file whose header announces more than it can hold, before memory is asked for.
+    """Refuse a file whose header announces more data than the file can hold, before memory is allocated.
 
     Raises:
         InputError: more bytes than the file has, or could have compressed.

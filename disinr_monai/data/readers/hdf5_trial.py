@@ -1,4 +1,4 @@
-"""Reads HDF5 files on trial, in a process of its own: the HDF5 library crashes on some damaged files.
+"""Trial reading of HDF5 files in a helper process: the HDF5 library crashes on some damaged files.
 
 Run as a script it answers questions on standard input, one a line, with a line each (both JSON): a path and the name of
 a dataset, or an empty name for the whole file; what is wrong, or an empty text. It imports nothing of this package, to
@@ -39,7 +39,7 @@ class Probe:
         self._known: dict[tuple[str, str, int, int], str] = {}
 
     def problem(self, path: str | Path, dataset: str = "") -> str:
-        """What reading a file on trial, or looking at where a dataset's values lie, found wrong; empty if nothing.
+        """Describe the problem found by reading a file (or a dataset's storage) on trial; empty if there is none.
 
         Errors that the library reports by itself are not found here.
         """
@@ -76,7 +76,7 @@ class Probe:
         return "the HDF5 library crashes or hangs on it"
 
     def _start(self) -> bool:
-        """Whether there is a helper process; where none can be made files are read untried."""
+        """Start the helper process; False if that is impossible, and files are then read without trial."""
         if self._owner != os.getpid():  # after a fork the pipes are the parent's
             self._process, self._owner = None, os.getpid()
         if self._process is None:
@@ -135,7 +135,7 @@ def read_on_trial(path: str) -> str:
 
 
 def storage_damage(path: str, name: str) -> str:
-    """Say what cannot be in the places of a dataset's values.
+    """Describe impossible storage locations of a dataset's values; empty if there are none.
 
     A damaged number of chunk bytes or of values of variable length makes the library ask for as much memory, before it
     finds that the file is shorter.

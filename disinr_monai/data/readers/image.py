@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.readers.reader import reader_of
+from disinr_monai.data.readers.values import hounsfield, not_negative
 from disinr_monai.data.readers.voxels import Image, canonical, slice_axis
 from disinr_monai.errors import InputError
-
-HU_WINDOW = (-800.0, 400.0)
-_AIR = -200.0
 
 
 def read_image(case: Mapping[str, Any], modality: str) -> Image:
@@ -24,10 +22,12 @@ def read_image(case: Mapping[str, Any], modality: str) -> Image:
 
     Args:
         case: ``path`` (a NIfTI file, or a list of DICOM files of one series), ``slice`` and ``reader``.
-        modality: ``"ct"`` (values must be HU) or any other.
+        modality: ``"ct"`` (values must be HU; below -1000 becomes air) or any other (values must not be negative; a
+            little ringing becomes 0). What is clipped is counted in the log.
 
     Raises:
-        InputError: unreadable, not an image, 4-D, no such slice, NaN or infinite, constant, or, for CT, not HU.
+        InputError: unreadable, not an image, 4-D, no such slice, NaN or infinite, constant, for CT not HU, otherwise
+            more than a small share of negative values.
     """
     volume, label = _read(case, modality)
     axis, n_slices = slice_axis(volume.image.shape, volume.affine)
@@ -38,7 +38,16 @@ def read_image(case: Mapping[str, Any], modality: str) -> Image:
     if not 0 <= index < n_slices:
         raise InputError(f"{label}: expected a slice number from 0 to {n_slices - 1}, found {index}")
     image = np.ascontiguousarray(np.take(volume.image, index, axis=axis), dtype=np.float32)
-    _check_image(image, label, index, modality)
+    _check_image(image, label, index)
+    where = f"{label}: slice {index}" if n_slices > 1 else label
+    if modality == "ct":
+        image = hounsfield(image, where)
+    elif image.max() > image.min():
+        image = not_negative(image, where, modality, volume.image)
+    if not image.max() > image.min():
+        raise InputError(
+            f"{label}: expected an image, found the same value {image[0, 0]:g} everywhere in slice {index}"
+        )
     info = {**volume.info, "slice": index, "n_slices": n_slices}
     return Image(image, _affine_of_slice(volume.affine, axis, index), info, volume.dicom)
 
@@ -65,7 +74,7 @@ def read_volume(case: Mapping[str, Any]) -> Image:
 
 
 def _read(case: Mapping[str, Any], modality: str) -> tuple[Image, str]:
-    """Image of a case in the closest RAS order, and what messages call it."""
+    """Image of a case in the closest RAS order, and its label for messages."""
     path = case["path"]
     volume = reader_of(case).read(path, modality)
     image, affine = canonical(volume.image, volume.affine)
@@ -81,20 +90,9 @@ def _affine_of_slice(affine: NDArray, axis: int, index: int) -> NDArray[np.float
     return result
 
 
-def _check_image(image: NDArray, label: str, index: int, modality: str) -> None:
+def _check_image(image: NDArray, label: str, index: int) -> None:
     n_bad = int((~np.isfinite(image)).sum())
     if n_bad:
         raise InputError(f"{label}: expected finite voxels, found {n_bad} NaN or infinite ones in slice {index}")
     if min(image.shape) < 2:
         raise InputError(f"{label}: expected at least 2 x 2 voxels a slice, found {image.shape}")
-    low, high = float(image.min()), float(image.max())
-    if modality == "ct":
-        # An image scaled to 0 ... 1 or 0 ... 255 lies in the window too, so air is asked for as well.
-        in_window = ((image >= HU_WINDOW[0]) & (image <= HU_WINDOW[1])).any()
-        if not in_window or low > _AIR:
-            raise InputError(
-                f"{label}: expected CT values in HU, in the window [-800, 400] and with air (about -1000), "
-                f"found {low:g} to {high:g} in slice {index}; convert the image to HU"
-            )
-    elif high <= low:
-        raise InputError(f"{label}: expected an image, found the same value {low:g} everywhere in slice {index}")

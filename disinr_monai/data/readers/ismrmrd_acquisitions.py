@@ -40,7 +40,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class IsmrmrdScan:
-    """What one ISMRMRD group holds, before any sample is read.
+    """Headers of one ISMRMRD group, read before any sample.
 
     Attributes:
         path: the file, for messages.
@@ -137,7 +137,7 @@ class IsmrmrdScan:
 
 
 def has_ismrmrd(file: Any) -> bool:
-    """Whether an open HDF5 file has a group with ``xml`` and acquisitions ``data`` that have a ``head``."""
+    """Tell whether an open HDF5 file has a group with ``xml`` and acquisitions ``data`` with a ``head``."""
     return len(_ismrmrd_groups(file)) > 0
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disinr_monai.data.readers.ismrmrd_acquisitions import IsmrmrdScan
+from disinr_monai.data.readers.kspace import unplaced_affine
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -36,9 +37,7 @@ def slice_affine(
     affine = np.eye(4)
     known = np.isfinite(directions).all() and np.isfinite(position).all()
     if not known or not np.allclose(directions.T @ directions, np.eye(3), atol=0.02):
-        affine[:3, :3] = np.diag([*pixel, thickness])
-        affine[2, 3] = index * thickness
-        return affine, "field of view of the ISMRMRD header; orientation unknown"
+        return unplaced_affine(*pixel, thickness, index), "field of view of the ISMRMRD header; orientation unknown"
     geometry = "position and directions of the ISMRMRD acquisitions"
     if is_volume:
         position = position + directions[:, 2] * thickness * (index - scan.cut(2) // 2)

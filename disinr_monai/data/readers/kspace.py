@@ -108,6 +108,18 @@ def cut_affine(affine: NDArray, rows: slice, columns: slice) -> NDArray[np.float
     return result
 
 
+def unplaced_affine(rows: float, columns: float, thickness: float, index: int) -> NDArray[np.float64]:
+    """Affine of a slice whose place in the patient is not known, RAS mm, from its voxel size and number.
+
+    Rows run towards posterior and columns towards the patient's left, as a viewer draws an axial slice: it shows the
+    image as the PNG and the report do.
+    """
+    affine = np.zeros((4, 4))
+    affine[1, 0], affine[0, 1], affine[2, 2], affine[3, 3] = -rows, -columns, thickness, 1.0
+    affine[2, 3] = index * thickness
+    return affine
+
+
 def cut_size(n_encoded: int, encoded_fov: float, n_recon: int, recon_fov: float) -> int:
     """Pixels to keep of ``n_encoded`` over ``encoded_fov`` so that ``recon_fov`` is left, at the same resolution."""
     kept = min(max(round(n_encoded * recon_fov / encoded_fov), 1), n_encoded)
@@ -115,7 +127,7 @@ def cut_size(n_encoded: int, encoded_fov: float, n_recon: int, recon_fov: float)
 
 
 def is_fully_sampled(measured: NDArray[np.bool_]) -> bool:
-    """Whether the measured samples ``(H, W)`` fill their bounding block and that lies in the middle.
+    """Tell whether the measured samples ``(H, W)`` fill a block in the middle.
 
     Outer zeros on both sides are padding; on one side they were not measured (partial Fourier, asymmetric echo).
     """
@@ -132,7 +144,7 @@ def is_fully_sampled(measured: NDArray[np.bool_]) -> bool:
 
 
 def checked_slice(slice_index: int | None, n_slices: int, path: str | Path) -> int:
-    """The slice number, 0 where there is only one.
+    """Check the slice number; 0 if there is only one slice.
 
     Raises:
         InputError: none given although there are several, or no such slice.

@@ -1,4 +1,4 @@
-"""PET sinograms from HDF5: counts, what they are to be corrected for, and the geometry."""
+"""PET sinograms from HDF5: counts, corrections and geometry."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def read_pet_sinogram(
         arrays |= {k: _plane_of(path, file[k], k, shape, order, plane) for k in _EXTRAS if k in file}
         others = read_small(file, path, (*arrays, *COUNTS.values()))
         values = {**file.attrs, **file[key].attrs, **others}
-    counts = arrays.pop(key)
+    counts, label = arrays.pop(key), str(path) if len(shape) == 2 else f"{path}: plane {plane}"
     if not counts.any():
-        raise InputError(f"{path}: `{key}` must hold counts, found zeros only")
-    result = {"counts": counts, "values": values, **_corrections(path, arrays)}
+        raise InputError(f"{label}: `{key}` must hold counts, found zeros only")
+    result = {"counts": counts, "values": values, **_corrections(label, arrays)}
     if scan == "transmission" and ("blank" not in result or not (result["blank"] > 0).all()):
         found = "none" if "blank" not in result else f"{int((result['blank'] <= 0).sum())} bins of 0 or less"
         raise InputError(
-            f"{path}: expected a dataset `blank` with counts of the blank scan in every bin, found {found}"
+            f"{label}: expected a dataset `blank` with counts of the blank scan in every bin, found {found}"
         )
     return result
 
@@ -112,7 +112,7 @@ def _plane_of(
     """One plane as ``(view, bin)``; the data may be one plane for all, or one number."""
     flat_order = [axis for axis in order if axis != "plane"]
     flat_shape = tuple(n for n, axis in zip(shape, order, strict=True) if axis != "plane")
-    own = getattr(data, "shape", ())
+    own, label = getattr(data, "shape", ()), str(path)
     if hasattr(data, "nbytes"):
         check_size(data, path)
     if own not in (shape, flat_shape, ()):
@@ -120,12 +120,13 @@ def _plane_of(
     if len(own) == 3:
         if plane is None or not 0 <= plane < own[order.index("plane")]:
             raise InputError(f"{path}: expected a plane from 0 to {own[order.index('plane')] - 1}, found {plane}")
+        label = f"{path}: plane {plane}"
         data = data[tuple(plane if axis == "plane" else slice(None) for axis in order)]
-    array = np.broadcast_to(checks.finite_array(np.asarray(data[()]), key, str(path)), flat_shape)
+    array = np.broadcast_to(checks.finite_array(np.asarray(data[()]), key, label), flat_shape)
     return np.array(array if flat_order == ["view", "bin"] else array.T, order="C")
 
 
-def _corrections(path: str | Path, arrays: dict[str, NDArray]) -> dict[str, NDArray[np.float32]]:
+def _corrections(path: str, arrays: dict[str, NDArray]) -> dict[str, NDArray[np.float32]]:
     for key, array in arrays.items():
         if array.min() < 0:
             raise InputError(f"{path}: `{key}` must not be negative, found {array.min():g}")
@@ -179,7 +180,7 @@ class PETGeometry:
 def pet_geometry(
     path: str | Path, file: Mapping[str, Any], shape: tuple[int, int], options: Mapping[str, float | None], scan: str
 ) -> PETGeometry:
-    """Geometry of a PET sinogram from what its file says and, for what it does not, from options.
+    """Geometry of a PET sinogram from its file, completed by options.
 
     Args:
         path: for messages.

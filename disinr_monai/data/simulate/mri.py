@@ -18,7 +18,7 @@ _Field = Callable[[NDArray, NDArray], NDArray]
 
 @dataclass(frozen=True)
 class SimulatedScan:
-    """What :func:`simulate_kspace` returns.
+    """Result of :func:`simulate_kspace`.
 
     Attributes:
         kspace: complex64 with noise, every sample ``(n_coils, H, W)``, or ``(n_coils, n_readouts, n_samples)`` along

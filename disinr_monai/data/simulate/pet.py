@@ -89,7 +89,7 @@ def simulate_pet(
 
 
 def _radius(images: NDArray) -> float:
-    """Pixels from the middle to the farthest one that is not 0, and what interpolation adds."""
+    """Pixels from the middle to the farthest one that is not 0, with a margin for interpolation."""
     rows, columns = np.nonzero((images != 0).any(0))
     middle = (np.asarray(images.shape[1:]) - 1) / 2
     return float(np.hypot(rows - middle[0], columns - middle[1]).max()) + 2
@@ -136,7 +136,7 @@ def read_mu_map(path: Path, case: Mapping[str, Any], activity: Image) -> NDArray
             f"{source.image.shape} or another affine; resample it"
         )
     low, high = float(source.image.min()), float(source.image.max())
-    if low < 0 or high > _HIGHEST:
+    if high > _HIGHEST:
         raise InputError(
             f"{path}: expected attenuation in 1/mm (water {WATER_511}), found {low:g} to {high:g}; divide 1/cm by 10, "
             "convert HU"
@@ -145,7 +145,7 @@ def read_mu_map(path: Path, case: Mapping[str, Any], activity: Image) -> NDArray
 
 
 def water_body(activity: NDArray, pixel_spacing: float) -> NDArray[np.float32]:
-    """Water inside the outline of the activity, 1/mm: what is smoothly above 3 % of the maximum, without its holes.
+    """Water (1/mm) inside the outline of the activity: smoothed above 3 % of the maximum, holes filled.
 
     Args:
         activity: ``(H, W)``.

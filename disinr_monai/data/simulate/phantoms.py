@@ -15,7 +15,7 @@ _Point = tuple[float, ...]
 
 
 class _Canvas:
-    """A picture or block over ``[-1, 1]`` to the right, front and top; shapes are painted over what is there."""
+    """A picture or block over ``[-1, 1]`` to the right, front and top; later shapes cover earlier ones."""
 
     def __init__(self, shape: tuple[int, ...], background: float) -> None:
         self.axes = np.meshgrid(*[(2 * np.arange(n) + 1) / n - 1 for n in shape], indexing="ij", sparse=True)

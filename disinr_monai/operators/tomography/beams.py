@@ -41,7 +41,7 @@ class RayOperator(ViewOperator):
 
     @abstractmethod
     def _project_pixels(self, angle: float, like: Tensor, before: int) -> tuple[Tensor, Tensor | float]:
-        """Position (in cells, ``before`` the first one's) of every pixel, and what divides its back-projection."""
+        """Position of every pixel (in cells, ``before`` the first one), and divisor of its back-projection."""
 
     def forward(self, image: Tensor) -> Tensor:
         """Image ``(..., 1, H, W)`` to line integrals in mm ``(..., 1, n_views, n_detectors)``."""

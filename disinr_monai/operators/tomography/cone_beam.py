@@ -47,7 +47,7 @@ class ConeBeam(ViewOperator):
 
     @property
     def is_stored(self) -> bool:
-        """Whether the system matrix is in memory."""
+        """True if the system matrix is in memory."""
         return self.matrix is not None
 
     def _matrix(self) -> scipy.sparse.csr_matrix:

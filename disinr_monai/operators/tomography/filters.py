@@ -112,7 +112,7 @@ def redundancy_weights(
 
 
 def covered_angle(angles: NDArray) -> float:
-    """Angle in radians for which the views stand, at most a full turn."""
+    """Angle in radians that the views cover, at most a full turn."""
     return min(float(_cover(np.asarray(angles))[0].sum()), 2 * math.pi)
 
 
@@ -165,7 +165,7 @@ def _aperture(positions: NDArray, spacing: float) -> Callable[[NDArray], NDArray
 
 
 def _rise(distance: NDArray, width: float) -> NDArray:
-    """From 0 at an edge to 1 at ``width`` from it."""
+    """Smooth rise from 0 at an edge to 1 at ``width`` from it."""
     if width < _SMALLEST:
         return np.ones(np.shape(distance))
     return np.maximum(np.sin(math.pi / 2 * np.clip(distance / width, 0, 1)) ** 2, _SMALLEST)

@@ -84,7 +84,7 @@ class Geometry:
         return tuple(int(n) for n in sizes)
 
     def in_units_of(self, unit: float) -> Self:
-        """The same scan with lengths counted in ``unit`` mm instead of 1 mm."""
+        """Count the lengths of the scan in ``unit`` mm instead of 1 mm."""
         lengths = [field.name for field in fields(self) if _RULES.get(field.name, _COUNT) is not _COUNT]
         return replace(self, **{key: getattr(self, key) / unit for key in lengths})
 

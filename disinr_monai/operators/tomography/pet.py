@@ -18,7 +18,7 @@ _FWHM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))
 
 
 class PETProjection(LinearOperator):
-    r"""The linear part of a PET scan of one slice: what arrives of the activity along each line of response.
+    r"""Linear part of a PET scan of one slice: expected trues along each line of response.
 
     .. math:: (A x)_{v,k} = s_{v,k} \; \frac{1}{n} \sum_{j=1}^{n} \int_{\text{line } v,k,j} (g * x) \,\mathrm{d}\ell,
         \qquad \hat y = A x + b

@@ -53,7 +53,7 @@ class ViewOperator(LinearOperator):
 
     @abstractmethod
     def _take_views(self, part: ViewOperator) -> None:
-        """Replace in ``part``, a shallow copy, what depends on ``part._views``."""
+        """Replace the buffers of ``part`` (a shallow copy) that depend on ``part._views``."""
 
     def precondition(self, residual: Tensor) -> Tensor:
         r"""Ramp filter along the detector, times :math:`π`: the residual in about the units of the image.

@@ -1,4 +1,4 @@
-"""The page that a person reads after a run: ``report.html``, one file, no network."""
+"""The HTML report of a run: ``report.html``, one file that loads nothing."""
 
 from disinr_monai.output.report.report import Report
 

@@ -1,4 +1,4 @@
-"""Pieces of the page. Every text goes through :func:`html.escape`: names and headers are untrusted."""
+"""HTML elements of the report. Every text goes through :func:`html.escape`: names and headers are untrusted."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ METRICS = {
     "residual": ("unexplained", ".3f"),
 }
 CT_WINDOWS = {"whole range": (-200, 1200), "soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800)}
+BADGE = ' <strong class="badge" title="measured by simulation from an image, not by a scanner">SIMULATED</strong>'
 PLANES = ("axial", "coronal", "sagittal")
 
 
 def row_table(caption: str, rows: Sequence[Mapping[str, Any]], ours: str, has_cases: bool = False) -> str:
-    """Methods and their numbers, without empty columns; with ``has_cases`` each row links to its picture."""
+    """Table of methods and their metrics, without empty columns; with ``has_cases`` each row links to its picture."""
     columns = {key: column for key, column in METRICS.items() if any(key in row for row in rows)}
     head = "".join(f'<th scope="col">{title}</th>' for title, _ in columns.values())
     first = '<th scope="col">case</th>' * has_cases + '<th scope="col">method</th>'
@@ -29,15 +30,16 @@ def row_table(caption: str, rows: Sequence[Mapping[str, Any]], ours: str, has_ca
         cells = "".join(f"<td>{_number(row, key, form)}</td>" for key, (_, form) in columns.items())
         mark = ' class="ours"' if row["method"] == ours else ""
         name = f'<th scope="row">{escape(str(row["method"]))}</th>'
-        body.append(f"<tr{mark}>{_link(row['case']) if has_cases else ''}{name}{cells}</tr>")
+        body.append(f"<tr{mark}>{_link(row) if has_cases else ''}{name}{cells}</tr>")
     return (
         f'<div class="scroll"><table><caption>{escape(caption)}</caption>'
         f"<thead><tr>{first}{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def _link(case: str) -> str:
-    return f'<td><a href="{quote(case)}/{quote(case)}_recon.png">{escape(case)}</a></td>'
+def _link(row: Mapping[str, Any]) -> str:
+    case, badge = row["case"], BADGE if row.get("measurement") == "SIMULATED" else ""
+    return f'<td><a href="{quote(case)}/{quote(case)}_recon.png">{escape(case)}</a>{badge}</td>'
 
 
 def _number(row: Mapping[str, Any], key: str, form: str) -> str:
@@ -62,14 +64,8 @@ def messages(kind: str, title: str, texts: Iterable[str]) -> str:
     return box if items else ""
 
 
-def marks(texts: Iterable[str]) -> str:
-    """What a case is marked with, each as a badge; nothing for a case without."""
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f'<ul class="marks" aria-label="Self-check">{items}</ul>' if items else ""
-
-
 def figure(title: str, note: str, alt: str, source: str, role: str, size: tuple[int, int], pixels: str = "") -> str:
-    """A still picture, with the values that the script shows in its place."""
+    """Still picture of a panel, with the packed values that the script shows in its place."""
     data = f' data-pixels="{pixels}"' if pixels else ""
     return (
         f'<figure data-role="{role}"{data}>'
@@ -80,7 +76,7 @@ def figure(title: str, note: str, alt: str, source: str, role: str, size: tuple[
 
 
 def controls(number: int, low: float, high: float, window: tuple[float, float], units: str, is_volume: bool) -> str:
-    """Sliders of one case; shown by the script once they work."""
+    """Sliders and menus of one case; hidden until the script runs."""
     step = (high - low) / 1000
     level, width = window
     parts = []

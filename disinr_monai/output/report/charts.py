@@ -1,4 +1,4 @@
-"""Curves as SVG inside the page."""
+"""Curves of the report as inline SVG."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 380, 165, 54, 24, 24
 
 
 def curve(title: str, steps: Sequence[float], series: dict[str, Sequence[float]]) -> str:
-    """Positive values over steps, on a logarithmic axis; empty text if there are fewer than two.
+    """Plot positive values over steps on a logarithmic axis; empty text without a series of two points.
 
     Args:
-        title: what a screen reader says.
+        title: label for screen readers.
         steps: iterations.
         series: by name, each as long as ``steps``; the first solid, others dashed. Values that are not positive and
             finite are left out.
     """
-    drawn = {name: [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v) and v > 0]
-             for name, values in series.items()}  # fmt: skip
-    drawn = {name: points for name, points in drawn.items() if len(points) > 1}
+    drawn = {}
+    for name, values in series.items():
+        points = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v) and v > 0]
+        if len(points) > 1:
+            drawn[name] = points
     if not drawn:
         return ""
-    values = [v for points in drawn.values() for _, v in points]
-    last = max(s for points in drawn.values() for s, _ in points)
-    first = min(s for points in drawn.values() for s, _ in points)
+    all_steps, values = zip(*(point for points in drawn.values() for point in points), strict=True)
+    first, last = min(all_steps), max(all_steps)
     low, high = math.log10(min(values)), math.log10(max(values))
     if high - low < 0.1:
         low, high = low - 0.05, high + 0.05

@@ -1,4 +1,4 @@
-"""The pictures of one case on the page."""
+"""Pictures of one case in the report."""
 
 from __future__ import annotations
 
@@ -16,40 +16,24 @@ LONGEST_VOLUME_SIDE, LONGEST_SIDE = 128, 512
 
 
 def pictures_of(
-    number: int,
-    name: str,
-    panels: Mapping[str, NDArray],
-    reference: NDArray | None,
-    affine: NDArray | None,
-    window: tuple[float, float] | None,
-    units: str,
+    number: int, name: str, panels: Mapping[str, NDArray], reference: NDArray | None, affine: NDArray | None, units: str
 ) -> tuple[str, str]:
-    """Attributes of a row, and its controls and figures; see :meth:`disinr_monai.output.report.Report.add_case`.
+    """Attributes of the row of case ``number``, and its controls and figures.
 
-    Args:
-        number: of the case on the page.
-        name: of the case.
-        panels: images by title; the last is the result.
-        reference: of the same shape, if there is one.
-        affine: 4x4, RAS mm, or None.
-        window: level and width, or None for the values' own.
-        units: of the values.
+    The arguments are those of :meth:`disinr_monai.output.report.Report.add_case`.
     """
     result = list(panels)[-1]
     full = {**panels} if reference is None else {**panels, "reference": reference}
     turned = {title: _turned(np.asarray(image, dtype=np.float32), affine) for title, image in full.items()}
     full_shape, spacing = turned[result][0].shape, turned[result][1]
     is_volume = len(full_shape) == 3
-    images = {title: smaller(image, LONGEST_VOLUME_SIDE if is_volume else LONGEST_SIDE) for title, (image, _) in
-              turned.items()}  # fmt: skip
+    longest = LONGEST_VOLUME_SIDE if is_volume else LONGEST_SIDE
+    images = {title: smaller(image, longest) for title, (image, _) in turned.items()}
     judge = images.get("reference", images[result])
-    low, high = (float(f(judge)) for f in (np.min, np.max))
-    low, high = min(low, float(images[result].min())), max(high, float(images[result].max()))
+    low, high = float(min(judge.min(), images[result].min())), float(max(judge.max(), images[result].max()))
     high = high if high > low else low + 1.0
-    if window is None:
-        top = max(float(np.percentile(judge, 99.9)), low + 1e-3 * (high - low))
-        window = (low + top) / 2, top - low
-    level, width = window
+    top = max(float(np.percentile(judge, 99.9)), low + 1e-3 * (high - low))
+    level, width = window = blocks.CT_WINDOWS["whole range"] if units == "HU" else ((low + top) / 2, top - low)
     low, high = min(low, level - width / 2), max(high, level + width / 2)
 
     figures = []

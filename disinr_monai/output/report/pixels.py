@@ -26,8 +26,7 @@ def pack(image: NDArray, low: float, high: float) -> str:
 
     Differences of neighbours modulo 2^16 in C order, first all low bytes, then all high ones, zlib, base64.
     """
-    stored = quantise(image, low, high)
-    steps = np.diff(stored.ravel(), prepend=np.uint16(0))
+    steps = np.diff(quantise(image, low, high).ravel(), prepend=np.uint16(0))
     planes = np.concatenate([steps & 255, steps >> 8]).astype(np.uint8)
     return base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode()
 
@@ -45,8 +44,7 @@ def windowed(image: NDArray, level: float, width: float) -> NDArray[np.uint8]:
 
 def hot(share: NDArray) -> NDArray[np.uint8]:
     """Black, red, yellow, white for 0 to 1, as the page's script draws errors: ``(H, W, 3)``."""
-    share = np.clip(share, 0, 1)[..., None] * 3 - np.arange(3)
-    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip(share[..., None] * 3 - np.arange(3), 0, 1) * 255).astype(np.uint8)
 
 
 def smaller(image: NDArray, longest: int) -> NDArray:
@@ -55,6 +53,6 @@ def smaller(image: NDArray, longest: int) -> NDArray:
         factor = -(-size // longest)
         if factor > 1:
             starts = np.arange(0, size, factor)
-            counts = np.diff(np.append(starts, size)).reshape([-1 if a == axis else 1 for a in range(image.ndim)])
-            image = np.add.reduceat(image, starts, axis=axis) / counts
+            sums = np.moveaxis(np.add.reduceat(image, starts, axis=axis), axis, -1)
+            image = np.moveaxis(sums / np.diff(starts, append=size), -1, axis)
     return image

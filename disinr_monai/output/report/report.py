@@ -30,18 +30,18 @@ _KEPT_CURVE = 400
 
 
 class Report:
-    """Collects what a run gave and writes ``output_dir/report.html``: one page, complete in itself, without network.
+    """HTML report of a run, ``output_dir/report.html``: one file that loads nothing.
 
     A case is a row: pictures with window controls, numbers, convergence, notes. When the pictures have used up
     ``PICTURE_BYTES``, further cases are lines of a table with a link to their PNG; the page says so.
 
     Args:
         output_dir: where the page goes.
-        title: of the page.
+        title: heading of the page.
         method: name of the method whose numbers are set in bold.
         settings: flat settings, as :func:`disinr_monai.bundle.hyper_parameters` gives them.
         seed: of the run.
-        names: what is hidden.
+        names: neutral names, used if they are wanted everywhere.
     """
 
     def __init__(
@@ -58,66 +58,62 @@ class Report:
         self.start()
 
     def start(self) -> None:
-        """Begin an empty page."""
+        """Start an empty report."""
         self._fragments: list[str] = []
-        self._rows: list[dict[str, Any]] = []  # of the cases without pictures
+        self._rows: list[Mapping[str, Any]] = []  # of the cases without pictures
         self._n_cases, self._bytes = 0, 0
         self._curves = ""
         self._written, self._cost, self._began = 0.0, 0.0, time.time()
 
     def add_case(
         self,
-        name: str,
-        subject: str,
         rows: Sequence[Mapping[str, Any]],
         panels: Mapping[str, NDArray],
         *,
         reference: NDArray | None = None,
         affine: NDArray | None = None,
-        window: tuple[float, float] | None = None,
         units: str = "",
         history: Sequence[Mapping[str, float]] = (),
         info: Mapping[str, Any] | None = None,
-        marks: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> None:
-        """Add a row.
+        """Add a case.
 
         Args:
-            name: of the case.
-            subject: whose.
-            rows: its rows of ``metrics.csv``.
+            rows: its rows of ``metrics.csv``, with name of case and subject.
             panels: images by title, ``(H, W)`` or ``(X, Y, Z)``, all of one shape; the last is the result.
-            reference: what the result should be, in the same units.
+            reference: reference image in the same units.
             affine: 4x4, RAS mm, for the radiological view; None shows the arrays as they are stored.
-            window: level and width at first.
-            units: of the values.
+            units: of the values; HU start with the window of the metrics.
             history: of the inferer.
             info: how it was read and made.
-            marks: what the self-check found; shown above the pictures.
+            warnings: of the self-check; shown above the pictures.
         """
+        name, subject = rows[0]["case"], rows[0]["subject"]
         self._n_cases += 1
-        number = self._n_cases
         if self._bytes < PICTURE_BYTES:
-            attributes, pictures = pictures_of(number, name, panels, reference, affine, window, units)
+            attributes, pictures = pictures_of(self._n_cases, name, panels, reference, affine, units)
+            boxed = blocks.messages("warnings", "Self-check", warnings)
+            badge = blocks.BADGE if (info or {}).get("simulated") else ""
             fragment = (
-                f'<article aria-labelledby="case{number}"{attributes}>'
-                f'<h3 id="case{number}">{escape(name)} <small class="soft">{escape(subject)}</small></h3>'
-                f"{blocks.marks(marks)}{pictures}{self._numbers(name, rows, history, info or {})}</article>\n"
+                f'<article aria-labelledby="case{self._n_cases}"{attributes}>'
+                f'<h3 id="case{self._n_cases}">{escape(name)} <small class="soft">{escape(subject)}</small>{badge}</h3>'
+                f"{boxed}{pictures}{self._numbers(name, rows, history, info or {})}</article>\n"
             )
             self._bytes += len(fragment)
             if self._bytes <= PICTURE_BYTES:
                 self._fragments.append(fragment)
                 return
-        self._rows += [{**row, "case": name} for row in rows]
+        self._rows += rows
 
     def add_losses(self, steps: Sequence[float], losses: Sequence[float]) -> None:
-        """The loss of a pre-training, instead of cases."""
+        """Plot the loss of a pre-training, instead of cases."""
         every = max(1, len(steps) // _KEPT_CURVE)
         chart = curve("Loss of the pre-training", list(steps)[::every], {"loss": list(losses)[::every]})
         self._curves = f"<h2>Loss</h2>{chart}" if chart else ""
 
     def write_now_and_then(self, **parts: Any) -> None:
-        """:meth:`write`, if the last time was long enough ago to be worth it: a killed run leaves a page, too."""
+        """Write an interim report unless the last one is recent, so that a killed run leaves one, too."""
         if time.monotonic() - self._written <= max(30.0, 20 * self._cost):
             return
         try:
@@ -132,11 +128,11 @@ class Report:
         failures: Sequence[str] = (),
         finished: bool = True,
     ) -> Path:
-        """Write the page, whole or not at all.
+        """Write the report, atomically.
 
         Args:
-            summary: mean and spread by method.
-            failures: what went wrong, a text a case.
+            summary: mean and standard deviation by method.
+            failures: error messages, one a case.
             finished: False says that the run was still going on.
 
         Raises:
@@ -144,9 +140,8 @@ class Report:
         """
         started = time.monotonic()
         path = self.output_dir / "report.html"
-        text = self._page(summary or {}, failures, finished)
         with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(self._page(summary or {}, failures, finished), encoding="utf-8")
         self._written = time.monotonic()
         self._cost = self._written - started
         return path
@@ -154,11 +149,9 @@ class Report:
     def _page(self, summary: Mapping[str, Mapping[str, float]], failures: Sequence[str], finished: bool) -> str:
         script, found = _asset("viewer.js"), dict(versions())
         hidden = self.names.everywhere
-        command = " ".join(sys.argv)
-        settings = self.names.settings(self.settings) if hidden else self.settings
-        reasons = [self.names.text(reason) if hidden else reason for reason in failures]
-        warnings = [self.names.text(text) if hidden else text for text in RUN.warnings()]
-        warnings = [text for text in warnings if text not in reasons]
+        neutral = self.names.text if hidden else str
+        reasons = [neutral(reason) for reason in failures]
+        warnings = [text for text in map(neutral, RUN.warnings()) if text not in reasons]
         state = "" if finished else " · still running when this page was written"
         subtitle = f"{self._n_cases} case{'s' * (self._n_cases > 1)} · " if self._n_cases else ""
         subtitle += f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(self._began))} · seed {self.seed}{state}"
@@ -166,9 +159,10 @@ class Report:
         n_subjects = max((row["n_subjects"] for row in rows), default=0)
         caption = f"Mean ± standard deviation over {n_subjects:.0f} subjects" if n_subjects > 1 else "One subject"
         table = f"<h2>Summary</h2>{blocks.row_table(caption, rows, self.method)}" if rows else ""
-        hardware = found.pop("hardware", "unknown")
-        run = {"command": "(hidden)" if hidden else command, "hardware": hardware, "seed": self.seed, **found}
-        made = blocks.facts("Versions and hardware", run, is_open=True) + blocks.facts("All settings", settings)
+        command = "(hidden)" if hidden else " ".join(sys.argv)
+        run = {"command": command, "hardware": found.pop("hardware"), "seed": self.seed, **found}
+        made = blocks.facts("Versions and hardware", run, is_open=True)
+        made += blocks.facts("All settings", self.names.settings(self.settings) if hidden else self.settings)
         problems = blocks.messages("failures", f"{len(reasons)} failed", reasons)
         problems += blocks.messages("warnings", "Warnings", warnings)
         cases = self._cases() if self._n_cases else self._curves
@@ -187,8 +181,8 @@ class Report:
     def _cases(self) -> str:
         rest = ""
         if self._rows:
-            n_shown = len(self._fragments)
-            text = f"To keep this page small, {n_shown} cases have pictures here; the others are listed below."
+            shown = f"{len(self._fragments)} cases have pictures here"
+            text = f"To keep this page small, {shown}; the others are listed below."
             rest = f'<p class="banner">{text}</p>{blocks.row_table("Further cases", self._rows, self.method, True)}'
         return (
             '<h2>Cases</h2><p class="controls toolbar"><label for="size">picture size <input type="range" id="size" '
@@ -216,13 +210,12 @@ class Report:
                 if 0 < entry.get("classical_share", 1.0) < 1:
                     kept = f"a mean of both is shown, {entry['classical_share']:.2g} of it classical"
                 notes.append(
-                    f"Guard: error on withheld samples {entry['held_out']:.3g} (learned) and "
-                    f"{entry['held_out_classical']:.3g} (classical): {kept}."
+                    f"<p>Guard: error on withheld samples {entry['held_out']:.3g} (learned) and "
+                    f"{entry['held_out_classical']:.3g} (classical): {kept}.</p>"
                 )
-        text = "".join(f"<p>{escape(note)}</p>" for note in notes)
         table = blocks.row_table("Numbers of this case", rows, self.method)
         made = blocks.facts("How it was read and made", info)
-        return f'<div class="numbers">{table}{chart}<div>{text}{made}</div></div>'
+        return f'<div class="numbers">{table}{chart}<div>{"".join(notes)}{made}</div></div>'
 
 
 @cache

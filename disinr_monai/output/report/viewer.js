@@ -20,7 +20,7 @@ class Case {
   constructor(root) {
     this.root = root;
     const data = root.dataset;
-    [this.low, this.high, this.level, this.width] = [data.low, data.high, data.level, data.width].map(Number);
+    for (const name of ["low", "high", "level", "width"]) this[name] = Number(data[name]);
     this.shape = data.shape.split(",").map(Number); // slices, rows, columns
     this.extent = data.extent.split(",").map(Number); // mm
     this.start = [this.level, this.width];
@@ -55,8 +55,7 @@ class Case {
 
   change(name) {
     const value = this.inputs[name].value;
-    if (name === "level") this.level = Number(value);
-    if (name === "width") this.width = Number(value);
+    if (name === "level" || name === "width") this[name] = Number(value);
     if (name === "preset" && value) [this.level, this.width] = value.split(",").map(Number);
     if (name === "slice") this.slices[this.plane] = Number(value);
     if (name === "plane") this.plane = Number(value);
@@ -67,10 +66,11 @@ class Case {
   }
 
   sync() {
-    const { level, width, slice, plane } = this.inputs;
-    [level.value, width.value] = [this.level, this.width];
-    this.root.querySelector("[data-show=level]").textContent = show(this.level);
-    this.root.querySelector("[data-show=width]").textContent = show(this.width);
+    const { slice, plane } = this.inputs;
+    for (const name of ["level", "width"]) {
+      this.inputs[name].value = this[name];
+      this.root.querySelector(`[data-show=${name}]`).textContent = show(this[name]);
+    }
     if (!plane) return;
     slice.max = this.shape[this.plane] - 1;
     slice.value = this.slices[this.plane];
@@ -125,7 +125,6 @@ class Case {
   }
 }
 
-const cases = [...document.querySelectorAll("article[data-shape]")];
 document.getElementById("size")?.addEventListener("input", (event) => {
   document.documentElement.style.setProperty("--picture", `${event.target.value}px`);
 });
@@ -139,5 +138,5 @@ if (typeof DecompressionStream === "undefined") {
         new Case(target).open();
       }
   }, { rootMargin: "600px" });
-  cases.forEach((article) => watcher.observe(article));
+  document.querySelectorAll("article[data-shape]").forEach((article) => watcher.observe(article));
 }

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -98,7 +96,7 @@ def test_impossible_settings():
 )
 def test_the_measured_image_is_finer_than_the_reconstruction(shape, size):
     acquire = AcquireCT()
-    image = np.full(shape, -2000.0, np.float32)
+    image = np.full(shape, -1000.0, np.float32)
     image[shape[0] // 4 : shape[0] // 2, 50:120] = 100
     fine, affine = acquire._fine_image(image, np.eye(4))
     assert fine.shape == (size, size)

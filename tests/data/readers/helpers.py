@@ -1,7 +1,5 @@
 """How the tests of readers ask them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,9 +1,8 @@
 """ISMRMRD files written with ISMRMRD's own library, of an object whose place in the patient is known."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 import ismrmrd
 import numpy as np
@@ -107,7 +106,7 @@ class Writer:
         self.dataset.write_xml_header(xml.encode())
         self.directions, self.position = directions, position
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,8 +3,6 @@
 The sinograms are exact chords in CIL's own frame: source and detector turn by minus the angle, images have y upwards.
 """
 
-from __future__ import annotations
-
 import h5py
 import numpy as np
 

@@ -1,7 +1,5 @@
 """CIL's files and objects: geometry, orientation, errors."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import h5py

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import h5py
 import ismrmrd
 import numpy as np

@@ -1,7 +1,5 @@
 """Non-Cartesian scans and noise measurements in HDF5 files."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Orientation and scale that a file does not hold: named in the case, said once, marked on every case."""
 
-from __future__ import annotations
-
 import h5py
 import nibabel
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 from disinr_monai.data import AcquireCT, AcquireMRI, AcquirePET, AcquireVolume, list_cases
 from disinr_monai.methods import DirectInverse
 from tests.data.readers.ismrmrd_files import Writer, grid, header
-from tests.fitting.evaluated import evaluated
+from tests.engines import evaluated
 
 POINTS = np.array([[18.0, 10.0], [-12.0, 24.0]])
 
@@ -76,16 +74,16 @@ def test_what_a_file_does_not_hold_is_in_its_information(tmp_path, name):
     assert [text.split(" (")[0] for text in case["info"].get("unverified", [])] == lacking
 
 
-def test_it_is_said_once_and_marked_on_every_case(tmp_path, caplog):
+def test_it_is_logged_once_and_in_the_row_of_every_case(tmp_path, caplog):
     cases = [MRI(listed) for listed in list_cases(fastmri(tmp_path / "a.h5", mask=np.ones(20), **HEADER), "mri")]
     rows, page, said = evaluated(tmp_path / "out", cases, DirectInverse(), "mri", caplog)
     assert len(rows) == 2
-    assert all(row["marks"] == "not verified: orientation (fastMRI files hold none)" for row in rows)
+    assert all(row["warnings"] == "not verified: orientation (fastMRI files hold none)" for row in rows)
     (line,) = said
     assert line.startswith("a_s000: not verified: orientation")
-    assert page.count('<ul class="marks"') == 2
+    assert page.count("<strong>Self-check") == 2
     (case,) = [MRI(listed) for listed in list_cases(ismrmrd(tmp_path / "b.h5", np.eye(3)), "mri")]
     rows, page, said = evaluated(tmp_path / "good", [case], DirectInverse(), "mri", caplog)
-    assert rows[0]["marks"] == ""
+    assert rows[0]["warnings"] == ""
     assert said == []
-    assert 'ul class="marks"' not in page
+    assert "<strong>Self-check" not in page

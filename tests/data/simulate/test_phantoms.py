@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import nibabel
 import numpy as np
 import pytest

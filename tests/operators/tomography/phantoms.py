@@ -1,7 +1,5 @@
 """Objects whose line integrals are known: ellipses seen by any 2-D beam, a disc seen along parallel lines."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

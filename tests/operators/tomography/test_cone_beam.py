@@ -1,7 +1,5 @@
 """Cone beam: known lengths, ASTRA, FDK, solvers, with and without a stored matrix."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -43,20 +41,6 @@ def test_blur_has_the_width_asked_for_and_keeps_the_counts():
     assert float(profile.sum()) == pytest.approx(1, abs=1e-4)
     deviation = float((profile * position**2).sum().sqrt())
     assert deviation == pytest.approx((2.548**2 + 1 / 12) ** 0.5, rel=0.01)  # a pixel has a width of its own
-
-
-def test_subsets_are_the_views_of_the_whole():
-    operator = PETProjection(
-        ParallelGeometry(image_shape=(9, 8), pixel_spacing=1.0, angles=ANGLES, n_detectors=12, detector_spacing=1.0),
-        sensitivity=torch.rand((60, 12), generator=torch.Generator().manual_seed(0)),
-    )
-    image = torch.rand((1, 9, 8), generator=torch.Generator().manual_seed(1))
-    parts = operator.partition.subsets(6)
-    assert len(parts) == 10
-    for part, select in parts:
-        torch.testing.assert_close(part(image), select(operator(image)))
-    back = sum(part.adjoint(select(operator(image))) for part, select in parts)
-    torch.testing.assert_close(back, operator.gram(image))
 
 
 @pytest.mark.parametrize(
