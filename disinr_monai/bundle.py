@@ -10,19 +10,15 @@ from disinr_monai.checkpoints.of_run import check_pretrainable, load_pair, load_
 from disinr_monai.checkpoints.on_disk import place_moments, subject_place
 from disinr_monai.data import SkipFailed, list_cases
 from disinr_monai.fitting.prepare_batch import collate_cases, prepare_case, prepare_training_batch
+from disinr_monai.handlers.resume import check_untrained
+from disinr_monai.numerics.cache import use_cache
+from disinr_monai.runtime.command_line import find_config, literal
 from disinr_monai.runtime.device import as_amp, check_device
 from disinr_monai.runtime.distributed import local_device, rank, shard, start_distributed, world_size
 from disinr_monai.runtime.files import claim_output_dir
 from disinr_monai.runtime.files import prepare_output_dir as _prepare
 from disinr_monai.runtime.memory import keep_freed_memory
-from disinr_monai.runtime.overrides import (
-    as_bool,
-    check_config,
-    check_modality,
-    find_config,
-    hyper_parameters,
-    training_settings,
-)
+from disinr_monai.runtime.overrides import as_bool, check_config, check_modality, hyper_parameters, training_settings
 from disinr_monai.runtime.progress import wants_bars
 from disinr_monai.runtime.run import RUN
 from disinr_monai.runtime.shown_errors import install_excepthook
@@ -37,6 +33,7 @@ __all__ = [
     "collate_cases",
     "hyper_parameters",
     "list_cases",
+    "literal",
     "load_pair",
     "load_start",
     "local_device",
@@ -45,11 +42,13 @@ __all__ = [
     "prepare_case",
     "prepare_output_dir",
     "prepare_training_batch",
+    "prepare_training_dir",
     "rank",
     "shard",
     "start",
     "subject_place",
     "training_settings",
+    "use_cache",
     "wants_bars",
     "world_size",
 ]
@@ -82,4 +81,15 @@ def prepare_output_dir(output_dir: str | Path) -> Path:
     folder = _prepare(output_dir)
     if rank() == 0:
         claim_output_dir(folder)
+    return folder
+
+
+def prepare_training_dir(output_dir: str | Path, overwrite: bool, resume: bool) -> Path:
+    """Create the output folder of a pre-training, which must not hold another one.
+
+    Raises:
+        InputError: as :func:`prepare_output_dir`; it holds a pre-training that is neither resumed nor to be replaced.
+    """
+    folder = prepare_output_dir(output_dir)
+    check_untrained(folder, overwrite, resume)
     return folder

@@ -31,9 +31,10 @@ from monai.bundle import ConfigWorkflow
 from disinr_monai.data import list_cases, split_subjects
 from disinr_monai.errors import InputError
 from disinr_monai.output.tables import read_metrics, summary_table, write_json
+from disinr_monai.runtime.command_line import NAMES, PATHS, literal
 from disinr_monai.runtime.overrides import known_keys
 from disinr_monai.runtime.versions import versions
-from disinr_monai.tracking.mlflow_client import log_methods
+from disinr_monai.tracking.mlflow_client import log_methods, sqlite_address
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAYS = {
@@ -66,6 +67,9 @@ def run(phase: str, task: str, method: str, options: dict[str, Any], out: Path, 
     settings = {"bundle_root": str(ROOT), "output_dir": str(out), "run_name": f"{task}-{method}"}
     settings["tracking_uri"] = f"sqlite:///{(out.parent / 'mlruns.db').resolve()}"
     settings |= {key: value for key, value in options.items() if key.split("#")[0] in known}
+    if phase == "train":
+        settings.setdefault("overwrite", True)  # the folders are the script's own
+    settings |= {key: literal(str(text)) for key, text in settings.items() if key in PATHS | NAMES and text is not None}
     kind = "train" if phase == "train" else "infer"
     workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **settings)
     workflow.initialize()
@@ -206,7 +210,7 @@ def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
 
 def track(rows: list[dict[str, Any]], name: str, uri: str | None, folder: Path) -> None:
     """One MLflow run for the comparison, with one run of each method under it."""
-    client = mlflow.MlflowClient(tracking_uri=uri or f"sqlite:///{(folder / 'mlruns.db').resolve()}")
+    client = mlflow.MlflowClient(tracking_uri=uri or sqlite_address((folder / "mlruns.db").resolve()))
     experiment = client.get_experiment_by_name("comparisons")
     experiment_id = experiment.experiment_id if experiment else client.create_experiment("comparisons")
     tags = {key: str(value) for key, value in versions().items()}

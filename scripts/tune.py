@@ -10,12 +10,13 @@ which the value in the configs was read.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import optuna
-from benchmark import OVERLAYS, evaluate, override_options
+from benchmark import OVERLAYS, ROOT, evaluate, override_options
 
 from disinr_monai.output.tables import summarise, write_json
 
@@ -93,8 +94,8 @@ def main() -> None:
     setting = override_options(rest)
     options = {"dataset_dir": arguments.dataset_dir, "seed": arguments.seed, "quiet": True, **setting}
     if arguments.every > 1:
-        cases = "bundle.list_cases(@dataset_dir, @modality, @slices_per_subject)"
-        options["cases"] = f"${cases}[::{arguments.every}]"
+        cases = json.loads((ROOT / "configs" / f"{arguments.task}.json").read_text())["cases"]
+        options["cases"] = f"{cases}[::{arguments.every}]"
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for method in methods:

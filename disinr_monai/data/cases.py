@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from disinr_monai.data.case import safe_name, subjects_of, unique_names
 from disinr_monai.data.readers.dicom import group_series, may_be_dicom
 from disinr_monai.data.readers.dicom_kinds import advice
+from disinr_monai.data.readers.own import is_own_result
 from disinr_monai.data.readers.reader import READERS, Wanted, file_ending, name_ending, recognise
-from disinr_monai.errors import InputError
+from disinr_monai.data.readers.sinogram import known_settings
+from disinr_monai.errors import InputError, at_least
 from disinr_monai.modality import MODALITIES, modality_of
 
 logger = logging.getLogger(__name__)
@@ -21,6 +23,9 @@ def list_cases(
     modality: str,
     slices_per_subject: int = 4,
     sinogram_axes: str | Sequence[str] | None = None,
+    *,
+    ct_geometry: Mapping[str, Any] | None = None,
+    scan: str = "emission",
 ) -> list[dict[str, Any]]:
     """List every case of one modality in a file or, recursively, in a folder, in a fixed order.
 
@@ -30,7 +35,9 @@ def list_cases(
     Volumes and fully sampled k-space give ``slices_per_subject`` slices, evenly spaced over the middle half; raw scans
     give every slice. Hidden files are ignored. What else is no scan of this modality is left out, and the log counts it
     by kind; whether a file is DICOM is decided by its contents, not by its ending. A file in a folder that cannot be
-    read still gives a case, whose reading then fails: a batch goes on past it and reports it.
+    read still gives a case, whose reading then fails: a batch goes on past it and reports it. Results of this
+    package in a folder (:func:`~disinr_monai.data.readers.own.is_own_result`) are left out too; one that is named
+    itself is read.
 
     The subject is read off the file name (:func:`disinr_monai.data.case.subjects_of`), the folder where file names
     repeat, or, for DICOM, a hash of the patient's number (which itself must not end up in a table).
@@ -40,27 +47,31 @@ def list_cases(
         modality: a key of :data:`disinr_monai.modality.MODALITIES`.
         slices_per_subject: slices of a volume.
         sinogram_axes: order of the axes of PET sinograms, for files that do not say it, e.g. ``"view,plane,bin"``.
+        ct_geometry: what the user says of CT sinograms, stronger than the files; the same as for reading.
+        scan: of PET sinograms, ``"emission"`` or ``"transmission"``; the same as for reading.
 
     Raises:
-        InputError: no such path, nothing in it, nothing of that modality, or nothing that can be read.
+        InputError: no such path, nothing in it, nothing of that modality, nothing that can be read, or an unknown
+            key of ``ct_geometry``.
     """
     facts = modality_of(modality)
-    if slices_per_subject < 1:
-        raise InputError(f"slices_per_subject: expected at least 1, found {slices_per_subject}")
+    at_least("slices_per_subject", slices_per_subject, 1, whole=True)
     root = Path(dataset_dir)
     files = _find_files(root)
     dicom = [file for file in files if may_be_dicom(file)]
-    others = [file for file in files if file not in set(dicom)]
+    own = set() if root.is_file() else {file for file in files if is_own_result(file)}
+    others = [file for file in files if file not in own.union(dicom)]
     known = {ending for reader in READERS.values() for ending in reader.endings}
     companions = [file for file in others if _is_companion(file, facts.companion)]
     plain = [file for file in others if file_ending(file) in known and file not in companions]
-    series, no_image = group_series(dicom, modality)
+    series, no_image = group_series([file for file in dicom if file not in own], modality)
     left_out = Counter({f"DICOM {kind}": count for kind, count in no_image.items()})
+    left_out.update(f"result of disinr_monai ({file_ending(file) or 'DICOM'})" for file in sorted(own))
     left_out.update(file_ending(file) or "without ending" for file in others if file_ending(file) not in known)
     sources: list[tuple[Any, str | list[str], str, str]] = []
     sources += [(file, str(file), label, subject) for file, label, subject in _labels(plain, root)]
     sources += [(found, found.paths, found.label, found.subject) for found in series]
-    wanted = Wanted(slices_per_subject, facts.whole, sinogram_axes)
+    wanted = Wanted(int(slices_per_subject), facts.whole, sinogram_axes, known_settings(ct_geometry), scan)
     cases: list[dict[str, Any]] = []
     failures: list[InputError] = []
     for source, path, label, subject in sources:

@@ -64,9 +64,9 @@ class AdaptationInferer(CaseInferer):
         quiet: bool = False,
     ) -> None:
         super().__init__()
-        if n_iterations < 1 or lr <= 0 or not 0 < holdout < 1:
+        if n_iterations < 1 or n_iterations != int(n_iterations) or lr <= 0 or not 0 < holdout < 1:
             raise ValueError(
-                "AdaptationInferer: n_iterations must be at least 1, lr positive and holdout between 0 and 1, "
+                "AdaptationInferer: n_iterations must be at least 1, whole, lr positive and holdout between 0 and 1, "
                 f"found {n_iterations}, {lr} and {holdout}"
             )
         self.loss, self.n_iterations, self.lr, self.lr_halve_every = loss, int(n_iterations), lr, lr_halve_every

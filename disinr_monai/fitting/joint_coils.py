@@ -112,7 +112,7 @@ class JointAdaptation(AdaptationInferer):
 
     def __init__(self, loss: MeasurementLoss, degree: int = 8, coil_lr: float = 0.001, **options: Any) -> None:
         super().__init__(loss, **options)
-        if int(degree) < 0 or coil_lr <= 0:
+        if degree < 0 or degree != int(degree) or coil_lr <= 0:
             raise ValueError(f"JointAdaptation: expected degree >= 0 and coil_lr > 0, found {degree}, {coil_lr}")
         self.degree, self.coil_lr = int(degree), coil_lr
 

@@ -47,8 +47,9 @@ class MetaUpdate:
     ) -> None:
         if algorithm not in ALGORITHMS:
             raise InputError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, found {algorithm!r}")
-        if int(n_steps) < 1 or lr <= 0:
-            raise InputError(f"n_inner, inner_lr: expected at least 1 step and a positive rate, found {n_steps}, {lr}")
+        if n_steps < 1 or n_steps != int(n_steps) or lr <= 0:
+            found = f"{n_steps}, {lr}"
+            raise InputError(f"n_inner, inner_lr: expected at least 1 step and a positive rate, found {found}")
         self.algorithm, self.n_steps, self.lr, self.inner = algorithm, int(n_steps), lr, inner
 
     def __call__(self, engine: Engine, batchdata: Any) -> dict[str, Any]:

@@ -24,11 +24,34 @@ from disinr_monai.checkpoints.named_state import (
 )
 from disinr_monai.checkpoints.safe_load import load_plain, save_plain, tensor_damage
 from disinr_monai.errors import InputError
+from disinr_monai.runtime.config_files import nodes
 from disinr_monai.runtime.distributed import rank, world_size
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "private_resume_checkpoint.pt"
+
+
+def check_untrained(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
+    """Keep the weights of an earlier pre-training, unless they are to be replaced or to be gone on from.
+
+    Replaced ones leave no private checkpoint behind, from which a later ``resume`` could go on instead.
+
+    Raises:
+        InputError: the folder holds ``model.pt`` or the private checkpoint.
+    """
+    found = [name for name in ("model.pt", FILE_NAME) if (folder / name).is_file()]
+    if not found or resume:
+        return
+    if not overwrite:
+        raise InputError(
+            f"output_dir: {folder} holds {' and '.join(found)} of an earlier pre-training; give another folder, "
+            "--resume true to go on with it, or --overwrite true to replace it"
+        )
+    if rank() == 0:
+        logger.warning("overwrite: %s of an earlier pre-training in %s is replaced", " and ".join(found), folder)
+        for file in folder.glob(f"{Path(FILE_NAME).stem}*.pt"):
+            file.unlink(missing_ok=True)
 
 
 class ResumeCheckpoint:
@@ -148,12 +171,9 @@ class ResumeCheckpoint:
 
     def _restore(self, engine: Engine, state: dict[str, Any]) -> None:
         found = json.loads(state["settings"])
-        for key in sorted(self.settings.keys() | found.keys()):
-            if self.settings.get(key) != found.get(key):
-                raise InputError(
-                    f"resume: {self.path} was written with {key} = {_short(found.get(key))}, this run has "
-                    f"{_short(self.settings.get(key))}; use the same settings or another output_dir"
-                )
+        changed = _changed(found, self.settings)
+        if changed:
+            raise InputError(f"resume: {self.path} was {changed}; use the same settings or another output_dir")
         names = list(state["parts"])
         if any(not isinstance(name, str) or Path(name).name != name for name in names):  # never out of the folder
             raise ValueError("names of parts with a folder")
@@ -215,7 +235,28 @@ def _first_rank_says(due: bool) -> bool:
     return decision[0]
 
 
+_ABSENT = object()
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """The settings that differ, each with both values; empty if none does."""
+    written, now = ({key: value for key, value in nodes("", settings) if _is_leaf(value)} for settings in (old, new))
+    parts = []
+    for key in sorted(written.keys() | now.keys()):
+        before, after = written.get(key, _ABSENT), now.get(key, _ABSENT)
+        if before != after:
+            parts.append(f"{key.removeprefix('config#')} = {_short(before)}, this run has {_short(after)}")
+    more = f" and {len(parts) - 5} more" if len(parts) > 5 else ""
+    return f"written with {'; '.join(parts[:5])}{more}" if parts else ""
+
+
+def _is_leaf(value: Any) -> bool:
+    return not value or not isinstance(value, (dict, list))
+
+
 def _short(value: Any) -> str:
+    if value is _ABSENT:
+        return "nothing"
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -7,55 +7,24 @@ import inspect
 import math
 import os
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations, product
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
 from disinr_monai.errors import InputError
+from disinr_monai.runtime.command_line import NAMES, PATHS
+from disinr_monai.runtime.config_files import Files, node_id, nodes, top_level
 from disinr_monai.runtime.run import RUN
 
-_PATHS = {"bundle_root", "checkpoint", "dataset_dir", "output_dir", "prior_checkpoint"}
 # A number in the files, and a word with a meaning of its own (`all`).
 _ALSO_TEXT = {"freeze_depth"}
+# A whole number in the files that may have a fraction.
+_FRACTIONS = {"acceleration", "checkpoint_seconds", "timeout_minutes"}
 _KINDS = {bool: "true or false", float: "a number", str: "text", list: "a list", dict: "a group of settings"}
 # What MONAI and its tools look for, or set, by name.
 _READ_BY_MONAI = {"_meta_", "_desc_", "imports", "initialize", "run", "finalize", "run_name", "displayable_configs"}
-Files = dict[str, dict[str, Any]]
 Known = dict[str, list[Any]]
-
-
-def find_config() -> tuple[dict[str, Any], Files]:
-    """Find the config of the workflow that is being initialised, and the content of its files in their order.
-
-    MONAI evaluates config expressions without telling them which config they belong to, and merges files and command
-    line before anything of ours runs; the calling frames are the only place where both are still known. A workflow
-    that was not made by ``monai.bundle.run`` has forgotten its files: they are then those of its folder that are whole
-    in the config.
-    """
-    from monai.bundle import ConfigWorkflow
-
-    config, folder, frame = {}, None, sys._getframe(1)
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigWorkflow):
-            config, folder = owner.parser.config, Path(owner.config_root_path)
-        if frame.f_code.co_name == "create_workflow" and frame.f_locals.get("config_file"):
-            files = frame.f_locals["config_file"]
-            return config, read_files([files] if isinstance(files, str) else files)
-        frame = frame.f_back
-    beside = read_files(folder.glob("*.json") if folder else ())
-    whole = {file: content for file, content in beside.items() if set(map(_top, content)) <= config.keys()}
-    return config, dict(sorted(whole.items(), key=lambda item: _place(item[1])))
-
-
-def read_files(files: Iterable[str | Path]) -> Files:
-    """Read config files, by path."""
-    from monai.bundle import ConfigParser
-
-    return {str(file): ConfigParser.load_config_file(file) for file in files}
 
 
 def check_config(config: Mapping[str, Any], files: Files) -> None:
@@ -66,10 +35,9 @@ def check_config(config: Mapping[str, Any], files: Files) -> None:
         files: the config files by path (:func:`read_files`), in their order.
 
     Raises:
-        InputError: no modality; files in an order that undoes one of them; a setting that nothing reads, that the class
+        InputError: no modality; a setting that nothing reads, that the class
             of its group does not take, or of another kind than the files give it.
     """
-    _check_order(files)
     if "modality" not in config:
         phase = Path(next(iter(files), "configs/inference.json"))
         raise InputError(
@@ -79,51 +47,18 @@ def check_config(config: Mapping[str, Any], files: Files) -> None:
     known: Known = {}
     for content in files.values():
         for key, value in content.items():
-            for name, item in _items(key.lstrip("+").replace("::", "#"), value):
+            for name, item in nodes(node_id(key), value):
                 known.setdefault(name, []).append(item)
     for key in sorted(config.keys() - _READ_BY_MONAI):
-        for name, item in _items(key, config[key]):
+        for name, item in nodes(key, config[key]):
             _check_keywords(name, item, known)
             _check_kind(name, item, known.get(name, []))
     _check_read(config, known)
 
 
-def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Iterate over the nodes of a config by id, groups and lists before their members."""
-    yield name, value
-    members = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in members:
-        yield from _items(f"{name}#{key}" if name else str(key), item)
-
-
-def _top(key: str) -> str:
-    return key.lstrip("+").replace("::", "#").partition("#")[0]
-
-
-def _place(content: Mapping[str, Any]) -> int:
-    """Place of a config file in the order: phase, modality, variant of a modality, backbone, method, the rest."""
-    keys = ((0, "run"), (1, "modality"), (2, "classical"), (4, "method"), (3, "encoder"))
-    return next((place for place, key in keys if key in content), 5)
-
-
-def _check_order(files: Files) -> None:
-    for earlier, later in combinations(files, 2):
-        if _place(files[earlier]) <= _place(files[later]):
-            continue
-        before = {key: value for key, value in files[earlier].items() if key != "_desc_"}
-        for key, other in product(before, files[later]):
-            is_same = key == other and before[key] == files[later][other]
-            if not is_same and (f"{key}#".startswith(f"{other}#") or other.startswith(f"{key}#")):
-                right = sorted(files, key=lambda file: _place(files[file]))
-                raise InputError(
-                    f"config_file: {later} after {earlier} undoes its {key}; give phase, modality, backbone, "
-                    f"method, then the rest: {right}"
-                )
-
-
 def _references(config: Any) -> set[str]:
     """The ids that the texts of a config refer to."""
-    texts = (item for _, item in _items("", config) if isinstance(item, str))
+    texts = (item for _, item in nodes("", config) if isinstance(item, str))
     return {found.replace("::", "#") for text in texts for found in re.findall(r"@(\w+(?:(?:#|::)\w+)*)", text)}
 
 
@@ -131,7 +66,7 @@ def _check_read(config: Mapping[str, Any], known: Known) -> None:
     """Refuse settings that differ from the files and that no part of the config refers to."""
     read = _READ_BY_MONAI | _references(config)
     read |= {key for key, value in config.items() if value == config.get("run")}  # its aliases
-    for name, value in _items("", config):
+    for name, value in nodes("", config):
         parts = name.split("#")
         is_group = isinstance(value, (Mapping, list)) and bool(value)
         if is_group or any(_is_same(value, item) for item in known.get(name, [])):
@@ -174,7 +109,9 @@ def _check_kind(name: str, value: Any, known: list[Any]) -> None:
         raise InputError(f"{name}: expected finite numbers, found {_short(value)}")
     if _is_open(value):
         return
-    if name in _PATHS:
+    if name in NAMES and None in known and not isinstance(value, str):
+        raise InputError(f"{name}: expected text, found {_short(value)}")
+    if name in PATHS:
         if not isinstance(value, (str, os.PathLike)):
             raise InputError(f"{name}: expected a path, found {_short(value)}; for a folder of that name give ./NAME")
         if "\0" in str(value):
@@ -182,6 +119,8 @@ def _check_kind(name: str, value: Any, known: list[Any]) -> None:
         return
     if not known or any(_is_open(item) for item in known):
         return
+    if isinstance(value, float) and value != round(value) and name not in _FRACTIONS and all(map(_is_whole, known)):
+        raise InputError(f"{name}: expected a whole number, such as {known[0]}, found {value}")
     kinds, kind = {_kind(item) for item in known}, _kind(value)
     if kind in kinds or (
         kind is str and (name in _ALSO_TEXT or (bool in kinds and value.strip().lower() in ("true", "false")))
@@ -190,6 +129,10 @@ def _check_kind(name: str, value: Any, known: list[Any]) -> None:
     expected = " or ".join(sorted(_KINDS.get(kind, str(kind)) for kind in kinds))
     hint = "; quote it twice, \"'2024'\"" if kinds == {str} and kind in (float, bool) else ""
     raise InputError(f"{name}: expected {expected}, such as {_short(known[0])}, found {_short(value)}{hint}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_open(value: Any) -> bool:
@@ -235,7 +178,7 @@ def known_keys(files: Iterable[str | Path]) -> set[str]:
     from monai.bundle import ConfigParser
 
     config = ConfigParser.load_config_files([str(file) for file in files])
-    return {_top(reference) for reference in _references(config)} & config.keys()
+    return {top_level(reference) for reference in _references(config)} & config.keys()
 
 
 def check_modality(modality: str, expected: str, method: str) -> None:
@@ -253,8 +196,8 @@ def check_modality(modality: str, expected: str, method: str) -> None:
 
 def hyper_parameters() -> dict[str, Any]:
     """The run's config, flattened to ``a#b#0`` keys, for the experiment tracker (empty outside a bundle run)."""
-    nodes = _items("", {key: value for key, value in RUN.config.items() if key not in ("_meta_", "_desc_")})
-    return {name: value for name, value in nodes if not isinstance(value, (Mapping, list))}
+    config = {key: value for key, value in RUN.config.items() if key not in ("_meta_", "_desc_")}
+    return {name: value for name, value in nodes("", config) if not isinstance(value, (Mapping, list))}
 
 
 def training_settings() -> dict[str, Any]:
@@ -263,7 +206,8 @@ def training_settings() -> dict[str, Any]:
     Paths, progress output, saving intervals and the number of epochs may differ.
     """
     free = {"dataset_dir", "output_dir", "bundle_root", "device", "resume", "quiet", "checkpoint_seconds", "max_epochs"}
+    free |= {"overwrite", "cache_dir", "cache_bytes"}
     free |= {"tracking_uri", "experiment_name", "run_name", "anonymize", "names", "report", "subjects_on_disk"}
     # The number of processes changes nothing; the batch size of all is in the settings itself.
     free |= {"timeout_minutes", "batch_size", "initialize", "finalize"}
-    return {key: value for key, value in hyper_parameters().items() if _top(key) not in free}
+    return {key: value for key, value in hyper_parameters().items() if top_level(key) not in free}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-_PATHS = ("dataset_dir", "output_dir", "checkpoint", "bundle_root")
+_PATHS = ("dataset_dir", "output_dir", "checkpoint", "bundle_root", "cache_dir")
 _MOST = 200
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -9,9 +10,10 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from disinr_monai.numerics.cache import default_cache_dir
 from disinr_monai.output.tables import summarise, write_metrics
@@ -21,6 +23,7 @@ logger = logging.getLogger(__name__)
 # MLflow reports how it is used as soon as it is imported; a hospital's network should send nothing.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+SQLITE = "sqlite:///"
 METRICS_PER_CALL, _PARAMS_PER_CALL = 1000, 100  # MLflow's limits for one log_batch call
 _TEMPORARY = (401, 408, 425, 429)  # not logged in, timeout, too early, too many
 
@@ -49,7 +52,7 @@ class Client:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+        self._database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
     def find_or_make(self, opening: Message) -> RunIds:
         """Find the run of an opening, or make it: it exists already if the answer to its creation was lost.
@@ -120,7 +123,8 @@ class Client:
             # MLflow tries seven times, which takes minutes, and a request that is sent twice could make two runs.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-        return mlflow.MlflowClient(tracking_uri=self.uri)
+        address = self.uri if self._database is None else sqlite_address(self._database)
+        return mlflow.MlflowClient(tracking_uri=address)
 
     def _experiment(self, name: str) -> str:
         location = None if self._database is None else (self._database.parent / "mlruns").resolve().as_uri()
@@ -134,6 +138,29 @@ class Client:
             return found.experiment_id
 
 
+def sqlite_address(path: Path) -> str:
+    """The address under which MLflow opens a database file, whatever characters its path has.
+
+    SQLAlchemy takes what follows ``?`` for options and ``%`` for an escape: a folder with these is opened by a link.
+    """
+    from sqlalchemy.engine import make_url
+
+    plain = SQLITE + str(path)
+    if make_url(plain).database == str(path):
+        return plain
+    return f"{SQLITE}{_link_to(path.parent.resolve())}/{quote(path.name)}"
+
+
+@cache
+def _link_to(folder: Path) -> Path:
+    """A link to a folder, in a temporary folder that goes with the process."""
+    temporary = tempfile.TemporaryDirectory(prefix="disinr-")
+    atexit.register(temporary.cleanup)
+    link = Path(temporary.name) / "store"
+    link.symlink_to(folder, target_is_directory=True)
+    return link
+
+
 def _start_database(path: Path) -> None:
     """Copy a cached empty database of the installed MLflow version, as making one takes six seconds."""
     import mlflow
@@ -144,7 +171,7 @@ def _start_database(path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=template.parent) as folder:
             if not template.is_file():
                 new = Path(folder) / "new.db"
-                mlflow.MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments()
+                mlflow.MlflowClient(tracking_uri=sqlite_address(new)).search_experiments()
                 with sqlite3.connect(new) as database:
                     database.execute("DELETE FROM experiments")  # names the working folder; MLflow makes it again
                 database.close()
@@ -225,4 +252,4 @@ def is_refusal(error: Exception) -> bool:
 
 def without_secrets(uri: str) -> str:
     """Remove user, password and query from an address."""
-    return re.sub(r"(?<=://)[^/@]*@", "", uri).partition("?")[0]
+    return uri if uri.startswith(SQLITE) else re.sub(r"(?<=://)[^/@]*@", "", uri).partition("?")[0]

@@ -17,7 +17,7 @@ from disinr_monai.runtime.names import Names
 from disinr_monai.runtime.progress import current_loss
 from disinr_monai.runtime.versions import versions
 from disinr_monai.tracking.journal import Delivery
-from disinr_monai.tracking.mlflow_client import Message, without_secrets
+from disinr_monai.tracking.mlflow_client import SQLITE, Message, without_secrets
 
 
 class Tracking:
@@ -46,7 +46,7 @@ class Tracking:
             (any store but an SQLite file).
 
     Raises:
-        InputError: a plain folder as ``tracking_uri``, which MLflow no longer supports.
+        InputError: a plain folder as ``tracking_uri``, which MLflow no longer supports, or options of a database.
     """
 
     def __init__(
@@ -65,11 +65,16 @@ class Tracking:
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         self.output_dir = Path(output_dir)
         if uri is None:
-            uri = f"sqlite:///{(self.output_dir / 'mlruns.db').resolve()}"
+            uri = f"{SQLITE}{(self.output_dir / 'mlruns.db').resolve()}"
         if "://" not in uri or uri.startswith("file://"):
             raise InputError(
                 f"tracking_uri: MLflow no longer stores runs in a folder, found {uri!r}; give http(s)://… or "
                 "sqlite:////absolute/path/mlruns.db"
+            )
+        if uri.startswith(SQLITE) and "?" in Path(uri).name:
+            raise InputError(
+                f"tracking_uri: expected the path of a database file after sqlite:///, found options ({uri!r}); leave "
+                "out what follows the ?"
             )
         self.uri, self.experiment_name = uri, experiment_name
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
@@ -77,7 +82,7 @@ class Tracking:
         self.params, self.tags, self.log_every = dict(params or {}), dict(tags or {}), max(int(log_every), 1)
         self.results, self.inferer = results, inferer
         self.names = names or Names(anonymize=False)
-        self._is_server = not uri.startswith("sqlite:///")
+        self._is_server = not uri.startswith(SQLITE)
         self._hides = self.names.everywhere or (self.names.on_servers and self._is_server)
         self._delivery: Delivery | None = None
         self._began = (time.time(), time.monotonic())

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from disinr_monai.runtime.overrides import check_config, read_files
+from disinr_monai.runtime.config_files import check_order, read_files
+from disinr_monai.runtime.overrides import check_config
 from tests import runs
 from tests.configs.pages import PAGES, blocks
 from tests.conftest import ROOT
@@ -72,6 +73,7 @@ def test_bundle_command_is_valid(page, words, tmp_path):
     assert run_id in parser.config, f"{page.name}: no file of {files} defines {run_id}"
     parser.update({key: runs.value(text) for key, text in given.items() if key not in MONAI_OPTIONS})
     parser.parse()
+    check_order(read_files(files))
     check_config(parser.config, read_files(files))
 
 

@@ -6,7 +6,7 @@ import torch
 from ignite.engine import Events
 
 from disinr_monai.errors import InputError
-from disinr_monai.handlers.resume import FILE_NAME
+from disinr_monai.handlers.resume import FILE_NAME, check_untrained
 from tests.engines import resumable
 
 
@@ -68,6 +68,34 @@ def test_other_settings_are_named(tmp_path):
     resumable(tmp_path, max_epochs=1)[0].run()
     with pytest.raises(InputError, match="was written with seed = 3, this run has 4"):
         resumable(tmp_path, max_epochs=2, resume=True, settings={"seed": 4})
+
+
+def test_every_changed_setting_is_named_with_both_values(tmp_path):
+    """Also deep in the config, where the whole config was quoted before."""
+    old = {"subjects": ["a", "b"], "config": {"lr": 0.001, "encoder#n_levels": 8, "same": list(range(50))}}
+    new = {"subjects": ["a", "b", "c"], "config": {"lr": 0.002, "amp": True, "same": list(range(50))}}
+    resumable(tmp_path, max_epochs=1, settings=old)[0].run()
+    with pytest.raises(InputError) as caught:
+        resumable(tmp_path, max_epochs=2, resume=True, settings=new)
+    message = str(caught.value)
+    assert "amp = nothing, this run has true; encoder#n_levels = 8, this run has nothing; " in message
+    assert "lr = 0.001, this run has 0.002; " in message
+    assert 'subjects#2 = nothing, this run has "c"; use the same settings' in message
+
+
+def test_an_earlier_pre_training_is_not_overwritten_without_a_word(tmp_path):
+    check_untrained(tmp_path)
+    for name in ("model.pt", FILE_NAME):
+        (tmp_path / name).write_bytes(b"weights")
+        with pytest.raises(InputError, match=r"output_dir: .* holds model.pt.* --resume true .* --overwrite true"):
+            check_untrained(tmp_path)
+    check_untrained(tmp_path, resume=True)
+    assert (tmp_path / FILE_NAME).is_file()
+    check_untrained(tmp_path, overwrite=True)  # and a later resume cannot go on from the replaced one
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    (tmp_path / "model.pt").rename(tmp_path / FILE_NAME)
+    with pytest.raises(InputError, match=f"holds {FILE_NAME} of an earlier"):
+        check_untrained(tmp_path)
 
 
 def test_fewer_epochs_than_done_are_named(tmp_path):

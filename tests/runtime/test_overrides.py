@@ -2,13 +2,16 @@
 
 import json
 import warnings
+from itertools import permutations
+from pathlib import Path
 
 import benchmark
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 
 from disinr_monai.errors import InputError
-from disinr_monai.runtime.overrides import check_config, hyper_parameters, known_keys, read_files
+from disinr_monai.runtime.config_files import check_order, read_files
+from disinr_monai.runtime.overrides import check_config, hyper_parameters, known_keys
 from disinr_monai.runtime.run import RUN
 from tests.workflows import CONFIGS, config_files
 
@@ -27,7 +30,9 @@ def merged(*names: str, **overrides) -> ConfigParser:
 
 
 def check(*names: str, **overrides) -> None:
-    check_config(merged(*names, **overrides).config, read_files(config_files(*names)))
+    files = read_files(config_files(*names))
+    check_order(files)
+    check_config(merged(*names, **overrides).config, files)
 
 
 def by_command_line(files: list[str], **options) -> None:
@@ -148,6 +153,59 @@ def test_an_order_that_undoes_a_file_is_refused(names, later, earlier, key):
     assert f"{earlier}.json undoes its " in message
     right = ConfigParser.load_config_files(json.loads(message.partition("the rest: ")[2].replace("'", '"')))
     assert right[key] == json.loads((CONFIGS / f"{earlier}.json").read_text())[key]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("inference", "train", "mri"), "expected one phase, found "),
+        (("inference", "mri", "ct"), "expected one modality, found "),
+        (("inference", "mri", "siren", "nerf"), "siren.json has no effect: the files after it replace all"),
+        (("inference", "mri", "quick", "quick2"), "quick.json has no effect: the files after it replace all"),
+        (("train", "mri", "strainer", "meta"), "meta.json replaces the network of "),
+        (("inference", "mri", "siren", "imjense"), "siren.json has no effect"),
+    ],
+)
+def test_a_file_without_effect_is_refused(tmp_path, names, message):
+    files = config_files(*names)
+    if "quick2" in names:
+        files[-1] = str(tmp_path / "quick2.json")
+        Path(files[-1]).write_text(
+            json.dumps({"image_size": 1, "slices_per_subject": 2, "max_epochs": 1, "n_iterations": 1})
+        )
+    with pytest.raises(InputError, match=message):
+        check_order(read_files(files))
+
+
+@pytest.mark.parametrize("names", [("inference", "evaluate", "mri", "ngp", "quick"), ("train", "ct", "siren", "prior")])
+def test_every_order_gives_the_same_config_or_is_refused(names):
+    expected = ConfigParser.load_config_files(config_files(*names))
+    taken = 0
+    for order in permutations(names):
+        try:
+            check_order(read_files(config_files(*order)))
+        except InputError:
+            continue
+        found = ConfigParser.load_config_files(config_files(*order))
+        assert {key: value for key, value in found.items() if key != "_desc_"} == {
+            key: value for key, value in expected.items() if key != "_desc_"
+        }, order
+        taken += 1
+    assert taken
+
+
+@pytest.mark.parametrize("option", ["image_size", "n_iterations", "seed", "encoder::n_levels", "slices_per_subject"])
+def test_a_fraction_of_a_whole_number_is_refused(option):
+    with pytest.raises(
+        InputError, match=f"^{option.replace('::', '#')}: expected a whole number, such as .* found 35.9996"
+    ):
+        check("inference", "mri", **{option: 35.9996})
+    check("inference", "mri", **{option: 36.0})
+
+
+def test_what_may_have_a_fraction_is_taken():
+    check("inference", "mri", acceleration=2.5, pattern="poisson")
+    check("train", "mri", checkpoint_seconds=0.5)
 
 
 def test_an_order_that_undoes_nothing_is_taken():

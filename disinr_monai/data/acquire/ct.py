@@ -16,6 +16,7 @@ from disinr_monai.data.readers.cil import scan_from_cil
 from disinr_monai.data.readers.cil_geometry import CILGeometry
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.reader import reader_of
+from disinr_monai.data.readers.sinogram import known_settings
 from disinr_monai.data.resample import LARGEST_IMAGE, block_average
 from disinr_monai.data.simulate.ct import simulate_fan_beam
 from disinr_monai.errors import InputError, at_least
@@ -69,7 +70,7 @@ class AcquireCT(AcquireProjections):
         seed: int = 0,
         file_geometry: Mapping[str, Any] | None = None,
     ) -> None:
-        self.file_geometry = dict(file_geometry or {})
+        self.file_geometry = known_settings(file_geometry)
         at_least("n_views", n_views, 1, _MOST_VIEWS, whole=True)
         at_least("photons", photons, 1 if photons else 0)  # 0 is no noise
         at_least("electronic_noise", electronic_noise, 0, _MOST_NOISE)

@@ -16,6 +16,7 @@ from disinr_monai.data.acquire.projections import AcquireProjections
 from disinr_monai.data.case import case_label, make_case
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.pet import COUNTS, pet_geometry
+from disinr_monai.data.readers.plausible import check_counts
 from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import block_average
 from disinr_monai.data.simulate.pet import WATER_511, mu_map_path, read_mu_map, simulate_pet, water_body
@@ -85,8 +86,8 @@ class AcquirePET(AcquireProjections):
         precorrected: bool = False,
         seed: int = 0,
     ) -> None:
-        at_least("image_size", image_size, 8)
-        at_least("n_views", n_views, 1)
+        at_least("image_size", image_size, 8, whole=True)
+        at_least("n_views", n_views, 1, whole=True)
         at_least("counts", counts, 1)
         at_least("randoms_fraction", randoms_fraction, 0)
         at_least("scatter_fraction", scatter_fraction, 0)
@@ -102,8 +103,9 @@ class AcquirePET(AcquireProjections):
         minima = {**dict.fromkeys(lengths, _SMALLEST), "fwhm": 0, "n_bins": 2}
         for key, value in {**lengths, "fwhm": fwhm, "n_bins": n_bins}.items():
             if value is not None:
-                at_least(key, value, minima[key])
-        self.scan, self.image_size, self.n_views, self.n_bins, self.counts = scan, image_size, n_views, n_bins, counts
+                at_least(key, value, minima[key], whole=key == "n_bins")
+        self.scan, self.image_size, self.n_views, self.counts = scan, int(image_size), int(n_views), counts
+        self.n_bins = None if n_bins is None else int(n_bins)
         self.geometry = {**lengths, "fwhm": fwhm}
         self.fractions = {"randoms_fraction": randoms_fraction, "scatter_fraction": scatter_fraction}
         self.attenuation, self.sinogram_axes, self.precorrected = attenuation, sinogram_axes, precorrected
@@ -179,6 +181,11 @@ class AcquirePET(AcquireProjections):
         file = reader_of(case).read(path, scan=self.scan, plane=plane, axes=self.sinogram_axes)
         counts = torch.from_numpy(file["counts"])[None]
         n_negative = int((counts < 0).sum())
+        if float(counts.sum()) < 0.5 * float(counts.abs().sum()):
+            raise InputError(
+                f"{label}: `{COUNTS[self.scan]}` must hold counts, found {n_negative} negative values that outweigh "
+                "the others: the wrong sign, or too much background taken off"
+            )
         if n_negative and not self.precorrected:
             raise InputError(
                 f"{label}: `{COUNTS[self.scan]}` must hold counts, found {n_negative} negative values (the background "
@@ -194,6 +201,9 @@ class AcquirePET(AcquireProjections):
         options = {**self.geometry, "fwhm": 0.0} if self.scan == "transmission" else self.geometry
         geometry = pet_geometry(path, file["values"], counts.shape[1:], options, self.scan)
         lines, fwhm, assumed = geometry.lines, geometry.fwhm, geometry.assumed
+        blank = file["blank"] * geometry.blank_scale if self.scan == "transmission" else None
+        key = COUNTS[self.scan]
+        doubts = [*geometry.unverified, *check_counts(file["counts"], blank, lines, label, water=WATER_511, key=key)]
         if assumed and not plane:  # once a file
             logger.warning("%s: not in the file, assumed: %s", path, ", ".join(assumed))
         background = torch.from_numpy(file["background"])[None] if "background" in file else None
@@ -209,12 +219,11 @@ class AcquirePET(AcquireProjections):
             "bin_spacing": lines.detector_spacing,
             "bin_offset": lines.detector_offset,
             "fwhm": fwhm,
-            **({"unverified": geometry.unverified} if geometry.unverified else {}),
+            **({"unverified": doubts} if doubts else {}),
         }
-        if self.scan == "transmission":
-            blank = torch.from_numpy(file["blank"])[None] * geometry.blank_scale
+        if blank is not None:
             operator = PETProjection(lines, sensitivity=WATER_511)
-            model: CountModel = TransmissionCounts(blank, background)
+            model: CountModel = TransmissionCounts(torch.from_numpy(blank)[None], background)
             info |= {"units": "1/mm", "blank_scale": geometry.blank_scale}
             scan = Scan(operator, counts, counts=model)
             return make_case(case, scan, modality="pet", affine=geometry.affine, info=info, output_scale=WATER_511)

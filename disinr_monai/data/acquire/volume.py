@@ -66,9 +66,9 @@ class AcquireVolume(Transform):
             or not all(isinstance(n, int) and n >= 2 for n in volume_shape)
         ):
             raise InputError(f"volume_shape: expected three numbers of at least 2, [x,y,z], found {volume_shape!r}")
-        at_least("max_voxels", max_voxels, 8)
+        at_least("max_voxels", max_voxels, 8, whole=True)
         at_least("noise_std", noise_std, 0)
-        at_least("points_per_step", points_per_step, 1)
+        at_least("points_per_step", points_per_step, 1, whole=True)
         if isinstance(sampled_fraction, str) or not 0 < sampled_fraction <= 1:
             raise InputError(f"sampled_fraction: expected a number above 0, at most 1, found {sampled_fraction!r}")
         self.volume_modality, self.volume_shape, self.max_voxels = volume_modality, volume_shape, int(max_voxels)

@@ -58,15 +58,10 @@ def positive_number(
 
 
 def view_angles(value: Any, n_views: int, path: str) -> NDArray[np.float64]:
-    """Angles of the views in radians, one a view; a range of more than two turns must be degrees."""
+    """Angles of the views in radians, one a view, in any order and of any arc."""
     angles = as_floats(value).reshape(-1)
     if len(angles) != n_views or not np.isfinite(angles).all():
         raise InputError(f"{path}: `angles` must hold {n_views} finite angles (rad), one a view, found {len(angles)}")
-    if np.ptp(angles) > 4 * np.pi + 1e-3:
-        raise InputError(
-            f"{path}: `angles` must be in radians, found a range of {np.ptp(angles):g}; convert them, or name them "
-            "`angles_deg`"
-        )
     return angles
 
 

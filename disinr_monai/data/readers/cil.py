@@ -88,11 +88,12 @@ def scan_from_cil(
         array = array[:, ::-1]
     if array.ndim == 2 and kind == "cone":
         values["geometry"] = "fan_flat"
+    kind = _kind(kind, given)
     height = 0.0
-    if array.ndim == 3 and kind == "parallel":
+    if array.ndim == 3 and kind != "cone":
         n_rows = array.shape[1]
         if index is None or not 0 <= index < n_rows:
-            raise InputError(f"{path}: expected a row from 0 to {n_rows - 1} of the parallel scan, found {index}")
+            raise InputError(f"{path}: expected a row from 0 to {n_rows - 1} of the {kind} scan, found {index}")
         height = (index - (n_rows - 1) / 2) * cil.pixel_size[1] + values["detector_offset_v"]
         array = array[:, index]
     scan = checked_scan(np.ascontiguousarray(array), values, path, image_size, given)
@@ -107,16 +108,22 @@ def has_nexus(file: Any) -> bool:
     return _ENTRY in file
 
 
-def count_nexus_scans(file: Any, path: str | Path) -> int:
-    """Number of cases in an open file: the rows of a 3-D parallel scan, else 1.
+def count_nexus_scans(file: Any, path: str | Path, given: Mapping[str, Any] | None = None) -> int:
+    """Number of cases in an open file: the rows of a 3-D scan that is no cone beam, else 1.
+
+    The ``geometry`` of ``given`` is stronger than the file's, as in :func:`read_nexus`.
 
     Raises:
         InputError: not CIL's NeXus file.
     """
     data = _data(file, path)
     labels = _labels(data, path)
-    is_cone = f"{_ENTRY}/config/source/position" in file
-    return 1 if is_cone or "vertical" not in labels else int(data.shape[labels.index("vertical")])
+    kind = _kind("cone" if f"{_ENTRY}/config/source/position" in file else "parallel", given)
+    return 1 if kind == "cone" or "vertical" not in labels else int(data.shape[labels.index("vertical")])
+
+
+def _kind(of_file: str, given: Mapping[str, Any] | None) -> str:
+    return as_text((given or {}).get("geometry", of_file))
 
 
 def _data(file: Any, path: str | Path) -> Any:
@@ -160,7 +167,10 @@ def _geometry(file: Any, data: Any, path: str | Path) -> CILGeometry:
         value = data.attrs.get(name, default)
         if value is None or np.size(value) != 1 or not np.isfinite(float(np.asarray(value).item())):
             raise InputError(f"{path}: expected the attribute `{name}` of {_ENTRY}/data/data, found {value}")
-        return float(np.asarray(value).item())
+        result = float(np.asarray(value).item())
+        if name.startswith("num_") and result % 1:
+            raise InputError(f"{path}: expected `{name}` of {_ENTRY}/data/data to be a whole number, found {value}")
+        return result
 
     is_cone = f"{config}/source/position" in file
     angles = file.get(f"{config}/angles")

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from disinr_monai.data.readers import checks
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_small
+from disinr_monai.data.readers.plausible import check_attenuation
+from disinr_monai.data.readers.sinogram import our_names
 from disinr_monai.errors import InputError
 from disinr_monai.operators import ParallelGeometry
 
@@ -22,13 +24,15 @@ _EXTRAS = ("attenuation_factors", "attenuation", "efficiencies", "background", "
 _DEFAULT_AXES = {2: "view,bin", 3: "plane,view,bin"}
 
 
-def pet_planes(file: Any, path: str | Path, axes: str | Sequence[str] | None = None) -> list[int | None]:
-    """Plane numbers of an open file, ``[None]`` for a 2-D sinogram.
+def pet_planes(
+    file: Any, path: str | Path, axes: str | Sequence[str] | None = None, scan: str = "emission"
+) -> list[int | None]:
+    """Plane numbers of an open file, ``[None]`` for a 2-D sinogram; of the other kind of scan if it has only that.
 
     Raises:
         InputError: neither an emission nor a transmission sinogram, or another rank.
     """
-    found = [key for key in COUNTS.values() if key in file]
+    found = [key for key in (COUNTS[scan], *COUNTS.values()) if key in file]
     if not found:
         raise InputError(
             f"{path}: expected a dataset `sinogram` (emission) or `transmission` of counts, found keys "
@@ -140,6 +144,7 @@ def _corrections(path: str, arrays: dict[str, NDArray]) -> dict[str, NDArray[np.
             f"{factors.max():g}; if they are correction factors, store their inverse"
         )
     if "attenuation" in arrays:
+        check_attenuation(arrays["attenuation"], str(path))
         factors = np.exp(-arrays["attenuation"])
     if "efficiencies" in arrays:
         factors = arrays["efficiencies"] * (1.0 if factors is None else factors)
@@ -184,9 +189,9 @@ def pet_geometry(
 
     Args:
         path: for messages.
-        file: its data sets and attributes: ``bin_spacing`` (mm), ``angles`` (rad, one a view), ``bin_offset``,
-            ``pixel_spacing``, ``fwhm`` (mm), ``image_shape`` (H, W), ``affine`` (4x4, RAS mm), ``calibration`` (output
-            unit per count and mm), ``blank_scale``; all but the first are optional.
+        file: its data sets and attributes: ``bin_spacing`` (mm), ``angles`` (rad, one a view) or ``angles_deg``,
+            ``bin_offset``, ``pixel_spacing``, ``fwhm`` (mm), ``image_shape`` (H, W), ``affine`` (4x4, RAS mm),
+            ``calibration`` (output unit per count and mm), ``blank_scale``; all but the first are optional.
         shape: views and bins.
         options: the same by name where the user gave them, and ``arc``, the degrees of evenly spread views.
         scan: ``"emission"`` or ``"transmission"``.
@@ -194,7 +199,7 @@ def pet_geometry(
     Raises:
         InputError: no ``bin_spacing`` in either, or a value that cannot be.
     """
-    (n_views, n_bins), path, assumed = shape, str(path), []
+    (n_views, n_bins), path, assumed, file = shape, str(path), [], our_names(file)
     values = {key: value for key, value in options.items() if value is not None} | dict(file)
     if "bin_spacing" not in values:
         raise InputError(

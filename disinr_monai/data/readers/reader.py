@@ -28,11 +28,15 @@ class Wanted:
         slices_per_subject: of a volume or fully sampled scan, evenly spaced over the middle half.
         whole: a volume is one case.
         axes: order of the axes of a PET sinogram, where the file does not say it.
+        ct_geometry: what the user says of a CT sinogram, stronger than the file.
+        scan: of a PET sinogram, ``"emission"`` or ``"transmission"``.
     """
 
     slices_per_subject: int = 4
     whole: bool = False
     axes: str | Sequence[str] | None = None
+    ct_geometry: Mapping[str, Any] | None = None
+    scan: str = "emission"
 
     def of(self, n_slices: int, is_raw: bool = False) -> list[int | None]:
         """Slice numbers: a few of an image or a full scan, all of a raw scan, ``[None]`` of a single slice."""
@@ -98,16 +102,18 @@ READERS: dict[str, Reader] = {
     ),
     "hdf5_sinogram": Reader(
         "sinogram HDF5", "sinogram", ("ct",), _HDF5, open_hdf5, lambda file: "sinogram" in file,
-        lambda file, path, wanted: wanted.of(sinogram.count_scans(file, path), is_raw=True), sinogram.read_sinogram,
+        lambda file, path, wanted: wanted.of(sinogram.count_scans(file, path, wanted.ct_geometry), is_raw=True),
+        sinogram.read_sinogram,
     ),
     "cil_nexus": Reader(
         "CIL NeXus", "sinogram", ("ct",), _NEXUS, open_hdf5, cil.has_nexus,
-        lambda file, path, wanted: wanted.of(cil.count_nexus_scans(file, path), is_raw=True), cil.read_nexus,
+        lambda file, path, wanted: wanted.of(cil.count_nexus_scans(file, path, wanted.ct_geometry), is_raw=True),
+        cil.read_nexus,
     ),
     "hdf5_pet_sinogram": Reader(
         "PET sinogram HDF5", "counts", ("pet",), _HDF5, open_hdf5,
         lambda file: "sinogram" in file or "transmission" in file,
-        lambda file, path, wanted: pet.pet_planes(file, path, wanted.axes), pet.read_pet_sinogram,
+        lambda file, path, wanted: pet.pet_planes(file, path, wanted.axes, wanted.scan), pet.read_pet_sinogram,
     ),
     "nifti": Reader(
         "NIfTI", "image", _ALL, (".nii", ".nii.gz"), nifti.open_nifti, lambda image: True,

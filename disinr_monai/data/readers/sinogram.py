@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from disinr_monai.data.readers import checks
 from disinr_monai.data.readers.hdf5 import check_size, open_hdf5, read_small
+from disinr_monai.data.readers.plausible import check_angle_unit, check_integrals
 from disinr_monai.errors import InputError
 from disinr_monai.operators import ConeGeometry, FanGeometry, ParallelGeometry
 
@@ -53,6 +54,21 @@ def our_names(values: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def known_settings(given: Any) -> dict[str, Any]:
+    """What the user says of a scan, under our names.
+
+    Raises:
+        InputError: no dictionary, or a key that is none of :data:`SETTINGS`.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f"ct_geometry: expected a dictionary of {', '.join(SETTINGS)}, found {given!r}")
+    given = our_names(given or {})
+    unknown = sorted(map(str, set(given) - {*SETTINGS, *_OTHER_NAMES}))
+    if unknown:
+        raise InputError(f"ct_geometry: expected {', '.join(SETTINGS)}, found {', '.join(unknown)}")
+    return given
+
+
 def checked_scan(
     projections: NDArray,
     values: Mapping[str, Any],
@@ -78,11 +94,7 @@ def checked_scan(
     Raises:
         InputError: NaN, constant, missing or impossible values.
     """
-    given = given or {}
-    unknown = sorted(map(str, set(given) - set(SETTINGS)))
-    if unknown:
-        raise InputError(f"ct_geometry: expected {', '.join(SETTINGS)}, found {', '.join(unknown)}")
-    values = {**values, **given}
+    values = {**values, **known_settings(given)}
     beam = checks.as_text(values.get("geometry", "fan_flat"))
     if beam not in KINDS:
         raise InputError(f"{path}: `geometry` must be one of {', '.join(KINDS)}, found {beam!r}")
@@ -121,12 +133,15 @@ def checked_scan(
         "affine": checks.NO_AFFINE,
         "water_attenuation": f"scale in HU (no water_attenuation; {WATER_ATTENUATION} per mm assumed)",
     }
+    geometry = _geometry_of(beam, {"angles": angles, "image_shape": image_shape, **lengths}, projections, path)
+    check_angle_unit(projections, geometry, path)
+    doubts = check_integrals(projections, geometry, path, water=water, is_given="water_attenuation" in values)
     return {
         "projections": projections,
-        "geometry": _geometry_of(beam, {"angles": angles, "image_shape": image_shape, **lengths}, projections, path),
+        "geometry": geometry,
         "affine": affine,
         "settings": settings,
-        "unverified": [text for key, text in assumed.items() if key not in values],
+        "unverified": [*(text for key, text in assumed.items() if key not in values), *doubts],
     }
 
 
@@ -198,24 +213,26 @@ def read_sinogram(
         data = _dataset(file, path)
         values = our_names({**file.attrs, **data.attrs, **read_small(file, path, ("sinogram",))})
         check_size(data, path)
-        values |= given or {}
-        n_scans = _n_scans(data.shape, values)
+        given = known_settings(given)
+        values |= given
+        n_scans = _n_scans(data.shape, values, path)
         if not 0 <= (index or 0) < n_scans or (index is None and n_scans > 1):
             raise InputError(f"{path}: `sinogram` holds {n_scans} scans, found the request for scan {index}")
         sinogram = np.asarray(data[()] if _is_cone(values) else data[index or 0] if data.ndim == 3 else data[()])
         if np.ndim(values.get("angles")) == 2 and len(values["angles"]) == n_scans:
             values["angles"] = values["angles"][index or 0]
-    return checked_scan(sinogram, values, str(path), image_size, given or {})
+    return checked_scan(sinogram, values, str(path), image_size, given)
 
 
-def count_scans(file: Any, path: str | Path) -> int:
-    """Number of scans in an open file.
+def count_scans(file: Any, path: str | Path, given: Mapping[str, Any] | None = None) -> int:
+    """Number of scans in an open file; ``given`` is stronger than what it says, as in :func:`read_sinogram`.
 
     Raises:
-        InputError: no ``sinogram`` of two or three axes.
+        InputError: no ``sinogram`` of two or three axes, or one of three that only a cone beam can have.
     """
     data = _dataset(file, path)
-    return _n_scans(data.shape, {**file.attrs, **data.attrs, **{k: file[k][()] for k in ("geometry",) if k in file}})
+    values = our_names({**file.attrs, **data.attrs, **read_small(file, path, ("sinogram",))})
+    return _n_scans(data.shape, values | (given or {}), path)
 
 
 def _dataset(file: Any, path: str | Path) -> Any:
@@ -237,5 +254,14 @@ def _is_cone(values: Mapping[str, Any]) -> bool:
     return checks.as_text(values.get("geometry", "")) == "cone"
 
 
-def _n_scans(shape: tuple[int, ...], values: Mapping[str, Any]) -> int:
-    return shape[0] if len(shape) == 3 and not _is_cone(values) else 1
+def _n_scans(shape: tuple[int, ...], values: Mapping[str, Any], path: str | Path) -> int:
+    if len(shape) == 2 or _is_cone(values):
+        return 1
+    angles = np.shape(values.get("angles", ()))
+    if "geometry" not in values and angles == shape[:1] != shape[1:2]:
+        raise InputError(
+            f"{path}: expected `sinogram` (scan, view, detector) with {shape[1]} `angles`, found shape {shape} and "
+            f"{shape[0]} of them; for a cone beam (view, row, column) add `geometry` 'cone', or give --ct_geometry "
+            "\"{'geometry': 'cone', ...}\""
+        )
+    return shape[0]

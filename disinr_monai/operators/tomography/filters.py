@@ -119,15 +119,14 @@ def covered_angle(angles: NDArray) -> float:
 def _cover(angles: NDArray) -> tuple[NDArray, Callable[[NDArray], NDArray]]:
     """Angle for which each view stands, and how far an angle is covered (0 to 1)."""
     turn = 2 * math.pi
-    order = np.argsort(angles % turn, kind="stable")
-    ordered = (angles % turn)[order]
+    ordered, view_of, repeats = _directions(angles)
     gaps = np.diff(ordered, append=ordered[0] + turn)
     usual = np.sort(gaps)[(len(gaps) - 1) // 2]
     hole = gaps > max(2.5 * usual, math.radians(30))
     half = np.where(hole, usual, gaps) / 2
-    steps = np.empty(len(angles))
-    steps[order] = half + np.roll(half, 1)
-    if len(angles) == 1 or not hole.any():
+    # Views of one direction share its angle.
+    steps = ((half + np.roll(half, 1)) / repeats)[view_of]
+    if len(ordered) == 1 or not hole.any():
         return steps, lambda values: np.ones(np.shape(values))
     ends = np.flatnonzero(hole)
     starts = np.roll((ends + 1) % len(ordered), 1)
@@ -145,6 +144,23 @@ def _cover(angles: NDArray) -> tuple[NDArray, Callable[[NDArray], NDArray]]:
         return result
 
     return steps, cover
+
+
+def _directions(angles: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Different directions, ascending from 0 to a turn; which of them each view has, and how many views they have."""
+    turn = 2 * math.pi
+    order = np.argsort(angles % turn, kind="stable")
+    ordered = (angles % turn)[order]
+    gaps = np.diff(ordered, append=ordered[0] + turn)
+    # As far apart as rounding and an encoder's jitter put repeated views.
+    tolerance = min(1e-3, 0.01 * (turn - gaps.max()) / len(angles))
+    first = np.roll(gaps, 1) > tolerance
+    if not first.any():
+        first[0] = True
+    view_of = np.empty(len(angles), dtype=int)
+    # The views before the first direction repeat the last one, beyond the full turn.
+    view_of[order] = (np.cumsum(first) - 1) % first.sum()
+    return ordered[first], view_of, np.bincount(view_of)
 
 
 def _aperture(positions: NDArray, spacing: float) -> Callable[[NDArray], NDArray]:

@@ -28,9 +28,9 @@ def ismrmrd(path, directions):
     return path
 
 
-def sinogram(path, **more):
+def sinogram(path, scale=1.0, **more):
     with h5py.File(path, "w") as file:
-        file["sinogram"] = np.random.default_rng(0).poisson(9, (6, 20)).astype(np.float32)
+        file["sinogram"] = scale * np.random.default_rng(0).poisson(9, (6, 20)).astype(np.float32)
         file["angles"] = np.arange(6) * np.pi / 6
         lengths = {"detector_spacing": 2.0, "bin_spacing": 2.0, "fwhm": 0.0}
         file.attrs.update({**lengths, "source_distance": 300.0, "detector_distance": 300.0, **more})
@@ -52,9 +52,9 @@ LACKING = {
     "fastMRI with a header": (lambda f: fastmri(f / "a.h5", **HEADER), "mri", MRI, ["orientation"]),
     "ISMRMRD": (lambda f: ismrmrd(f / "a.h5", np.zeros((3, 3))), "mri", MRI, ["orientation"]),
     "ISMRMRD with positions": (lambda f: ismrmrd(f / "a.h5", np.eye(3)), "mri", MRI, []),
-    "sinogram": (lambda f: sinogram(f / "a.h5"), "ct", CT, ["orientation", "scale in HU"]),
+    "sinogram": (lambda f: sinogram(f / "a.h5", 0.1), "ct", CT, ["orientation", "scale in HU"]),
     "sinogram with both": (
-        lambda f: sinogram(f / "a.h5", affine=np.eye(4), water_attenuation=0.02), "ct", CT, [],
+        lambda f: sinogram(f / "a.h5", 0.1, affine=np.eye(4), water_attenuation=0.02), "ct", CT, [],
     ),
     "PET sinogram": (lambda f: sinogram(f / "a.h5"), "pet", PET, ["orientation", "scale"]),
     "PET sinogram with both": (

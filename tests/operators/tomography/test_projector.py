@@ -118,7 +118,7 @@ def test_folder_that_cannot_be_written(tmp_path):
 
 
 def test_old_matrices_are_removed(monkeypatch, tmp_path):
-    monkeypatch.setattr(matrix_cache, "_MAX_BYTES", 1)
+    monkeypatch.setattr(matrix_cache._SETTINGS, "max_bytes", 1)
     _small(cache_dir=tmp_path)
     _small(cache_dir=tmp_path, pixel_spacing=1.1)
     assert len(list(tmp_path.glob("*.npz"))) == 1
