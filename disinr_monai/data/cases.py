@@ -10,7 +10,7 @@ from disinr_monai.data.case import safe_name, subjects_of, unique_names
 from disinr_monai.data.readers.dicom import group_series, may_be_dicom
 from disinr_monai.data.readers.dicom_kinds import advice
 from disinr_monai.data.readers.own import is_own_result
-from disinr_monai.data.readers.reader import READERS, Wanted, file_ending, recognise
+from disinr_monai.data.readers.reader import READERS, Wanted, file_ending, name_ending, recognise
 from disinr_monai.data.readers.sinogram import known_settings
 from disinr_monai.errors import InputError, at_least
 from disinr_monai.modality import MODALITIES, modality_of
@@ -140,4 +140,4 @@ def _is_companion(file: Path, ending: str | None) -> bool:
 
 
 def _stem(file: Path) -> str:
-    return file.name[: len(file.name) - len(file_ending(file))]
+    return file.name[: len(file.name) - len(name_ending(file))]

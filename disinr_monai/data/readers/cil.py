@@ -103,6 +103,11 @@ def scan_from_cil(
     return scan | {"format": "cil", "read_as": read_as}
 
 
+def has_nexus(file: Any) -> bool:
+    """Whether an open file has the group that CIL writes projections to."""
+    return _ENTRY in file
+
+
 def count_nexus_scans(file: Any, path: str | Path, given: Mapping[str, Any] | None = None) -> int:
     """Number of cases in an open file: the rows of a 3-D scan that is no cone beam, else 1.
 

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from disinr_monai.data.readers.hdf5 import open_hdf5
 from disinr_monai.data.readers.ismrmrd_acquisitions import IsmrmrdScan, find_ismrmrd, open_ismrmrd
 from disinr_monai.data.readers.ismrmrd_affine import slice_affine
-from disinr_monai.data.readers.ismrmrd_places import distinct_readouts, is_reversed, readout_rows, readout_window
+from disinr_monai.data.readers.ismrmrd_places import (
+    check_matrix,
+    distinct_readouts,
+    is_reversed,
+    readout_rows,
+    readout_window,
+)
 from disinr_monai.data.readers.ismrmrd_reversed import Reversal, corrections_of, find_reversal
 from disinr_monai.data.readers.kspace import (
     RawScan,
@@ -26,9 +32,8 @@ from disinr_monai.errors import InputError
 from disinr_monai.grid import centre_block
 
 logger = logging.getLogger(__name__)
-_MOST_ACCELERATION = 64
 _NEXT_TO_NONE = 0.05  # samples of delay
-_FEW, _FEW_IN_ALL = 2**20, 2**25  # samples that are always allowed: a coil, all coils
+_EDGE = 0.5  # cells of k-space beyond which a sample does not lie at the edge
 
 
 def ismrmrd_summary(file: Any, path: str | Path) -> tuple[int, bool]:
@@ -42,7 +47,7 @@ def ismrmrd_summary(file: Any, path: str | Path) -> tuple[int, bool]:
         return n_slices, False
     shape = scan.encoding.encoded.matrix
     first = scan.imaging if is_volume else scan.of_slice(scan.imaging, numbers[len(numbers) // 2])
-    _check_matrix(scan, first, shape[2] if is_volume else 1)
+    check_matrix(shape[:2], shape[2] if is_volume else 1, scan.heads[first], path)
     mask = np.zeros(shape[:2], bool)
     for head, line in zip(scan.heads[first], _places(scan, first, 0), strict=True):
         rows, _ = readout_rows(head, shape[0], "forward", path)
@@ -80,7 +85,8 @@ def _read(scan: IsmrmrdScan, slice_index: int | None) -> RawScan:
     mask, trajectory, calibration, is_full = None, None, None, False
     left_out, notes, unverified = dict(scan.left_out), list(scan.notes), []
     if scan.encoding.trajectory != "cartesian":
-        kspace, trajectory, shape = _non_cartesian(scan, chosen, is_volume)
+        kspace, trajectory, shape, moved = _non_cartesian(scan, chosen, is_volume)
+        notes += moved
     else:
         if is_volume:
             slab, mask, reversal, n_cut = _slab(scan)
@@ -183,7 +189,7 @@ def _assemble(
     n_coils = int(heads["active_channels"][0])
     if (heads["active_channels"] != n_coils).any() or n_coils == 0:
         raise InputError(f"{scan.path}: expected one number of coils, found {np.unique(heads['active_channels'])}")
-    _check_matrix(scan, chosen, n_partitions)
+    check_matrix(scan.encoding.encoded.matrix[:2], n_partitions, heads, scan.path)
     windows = [readout_window(head, reversal.order)[0] for head in distinct_readouts(heads)]
     complete = all(kept.stop - kept.start >= n_rows for kept in windows)
     n_kept = scan.cut(0) if complete else n_rows
@@ -222,21 +228,6 @@ def _assemble(
     return (grid, count > 0, n_beyond) if volume else (grid[..., 0], count[..., 0] > 0, n_beyond)
 
 
-def _check_matrix(scan: IsmrmrdScan, chosen: NDArray[np.int64], n_partitions: int) -> None:
-    """Refuse a matrix that the samples could never fill, before memory is asked for: a header can announce anything."""
-    n_rows, n_lines, _ = scan.encoding.encoded.matrix
-    heads = scan.heads[chosen]
-    n_coils = max(int(heads["active_channels"].max(initial=0)), 1)
-    announced = int(heads["number_of_samples"].astype(int).sum())
-    held = Path(scan.path).stat().st_size // (8 * n_coils)  # samples are stored as they are, never compressed
-    few = min(_FEW, _FEW_IN_ALL // n_coils)
-    if n_rows * n_lines * n_partitions > max(_MOST_ACCELERATION * min(announced, held), few):
-        raise InputError(
-            f"{scan.path}: expected an encoded matrix that the {min(announced, held)} samples can fill, found "
-            f"{n_rows} x {n_lines} x {n_partitions}"
-        )
-
-
 # The 3-D scan read last: its slices are asked for one after the other.
 _LAST: dict[tuple[Any, ...], tuple[NDArray[np.complex64], NDArray[np.bool_], Reversal, int]] = {}
 
@@ -265,9 +256,9 @@ def _slab(scan: IsmrmrdScan) -> tuple[NDArray[np.complex64], NDArray[np.bool_], 
 
 def _non_cartesian(
     scan: IsmrmrdScan, chosen: NDArray[np.int64], is_volume: bool
-) -> tuple[NDArray[np.complex64], NDArray[np.float64], tuple[int, int]]:
+) -> tuple[NDArray[np.complex64], NDArray[np.float64], tuple[int, int], list[str]]:
     shape = scan.encoding.encoded.matrix[:2]
-    _check_matrix(scan, chosen, 1)
+    check_matrix(shape, 1, scan.heads[chosen], scan.path)
     parts = list(scan.lines(chosen, "acquired"))
     sizes = {(s.shape[1:], t.shape[1:]) for _, s, t in parts}
     if len(sizes) != 1 or parts[0][2].shape[-1] < 2:
@@ -290,12 +281,14 @@ def _non_cartesian(
             f"{scan.path}: `traj` must be in cycles per pixel (up to 0.5), radians (up to π) or cycles per field of "
             f"view (up to {half.max():g}), found up to {reach:.4g}"
         )
-    beyond = (np.abs(trajectory) > half * (1 + 1e-4)).any(-1)
-    if beyond.any():
+    off = (np.abs(trajectory) - half).max(-1)
+    if off.max() > _EDGE:
         raise InputError(
             f"{scan.path}: `traj` must stay within the encoded matrix of {shape[0]} x {shape[1]}, found "
-            f"{100 * beyond.mean():.2g} % of the samples beyond it; enlarge encodedSpace or leave them out"
+            f"{100 * (off > _EDGE).mean():.2g} % of the samples beyond it; enlarge encodedSpace or leave them out"
         )
-    trajectory = np.clip(trajectory, -half, half)  # rounding
+    n_moved = int((off > 0.01).sum())
+    notes = [f"{n_moved} samples up to {off.max():.2f} cells beyond the matrix taken to its edge"] if n_moved else []
+    trajectory = np.clip(trajectory, -half, half)
     kspace = np.concatenate([s for _, s, _ in parts]).transpose(1, 0, 2)
-    return np.ascontiguousarray(kspace), trajectory, (int(shape[0]), int(shape[1]))
+    return np.ascontiguousarray(kspace), trajectory, (int(shape[0]), int(shape[1])), notes

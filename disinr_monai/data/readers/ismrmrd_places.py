@@ -14,6 +14,8 @@ from disinr_monai.errors import InputError
 ORDERS = ("forward", "acquired", "turned")
 _REVERSE = 22
 _MOST_OVERSAMPLING = 4
+_MOST_ACCELERATION = 64
+_FEW, _FEW_IN_ALL = 2**20, 2**25  # samples that are always allowed: a coil, all coils
 _MOST_PLACES = 4096
 _FEWEST_LINES = 4  # of a slice that is told apart by its position
 
@@ -67,6 +69,20 @@ def readout_rows(head: NDArray, n: int, order: str, path: str | Path) -> tuple[s
             "encodedSpace, center_sample, or discard_pre and discard_post"
         )
     return rows, slice(rows.start - start, rows.stop - start)
+
+
+def check_matrix(matrix: tuple[int, int], n_partitions: int, heads: NDArray, path: str | Path) -> None:
+    """Refuse a matrix that the samples could never fill, before memory is asked for: a header can announce anything."""
+    n_rows, n_lines = matrix
+    n_coils = max(int(heads["active_channels"].max(initial=0)), 1)
+    announced = int(heads["number_of_samples"].astype(int).sum())
+    held = Path(path).stat().st_size // (8 * n_coils)  # samples are stored as they are, never compressed
+    few = min(_FEW, _FEW_IN_ALL // n_coils)
+    if n_rows * n_lines * n_partitions > max(_MOST_ACCELERATION * min(announced, held), few):
+        raise InputError(
+            f"{path}: expected an encoded matrix that the {min(announced, held)} samples can fill, found "
+            f"{n_rows} x {n_lines} x {n_partitions}"
+        )
 
 
 def distinct_readouts(heads: NDArray) -> NDArray:

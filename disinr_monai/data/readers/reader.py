@@ -15,7 +15,8 @@ from disinr_monai.data.readers.hdf5 import open_hdf5
 from disinr_monai.data.readers.ismrmrd_acquisitions import has_ismrmrd
 from disinr_monai.errors import InputError
 
-_HDF5 = (".h5", ".hdf5")
+_HDF5, _NEXUS = (".h5", ".hdf5"), (".nxs", ".nex")
+_SIGNATURE, _STARTS = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)  # of an HDF5 file, behind a block of the user's
 _ALL = ("mri", "ct", "pet", "volume")
 
 
@@ -65,7 +66,7 @@ class Reader:
             * ``"counts"``: as :func:`~disinr_monai.data.readers.pet.read_pet_sinogram`.
 
         modalities: that it can hold.
-        endings: of file names, lower case.
+        endings: of file names, lower case. Those of HDF5 share their readers: contents decide.
         open: path to the file's contents, as a context manager; the same for all formats of one ending.
         recognises: whether contents are of this format.
         slices: contents, path and :class:`Wanted` to the slice numbers of the cases.
@@ -105,7 +106,7 @@ READERS: dict[str, Reader] = {
         sinogram.read_sinogram,
     ),
     "cil_nexus": Reader(
-        "CIL NeXus", "sinogram", ("ct",), (".nxs", ".nex"), open_hdf5, lambda file: True,
+        "CIL NeXus", "sinogram", ("ct",), _NEXUS, open_hdf5, cil.has_nexus,
         lambda file, path, wanted: wanted.of(cil.count_nexus_scans(file, path, wanted.ct_geometry), is_raw=True),
         cil.read_nexus,
     ),
@@ -147,15 +148,19 @@ def recognise(
         read, if it cannot; the key is then of the reader that says so too.
     """
     ending = file_ending(source) if isinstance(source, Path) else ""
-    readers = {key: reader for key, reader in READERS.items() if ending in (reader.endings or ("",))}
+    endings = _HDF5 + _NEXUS if ending in _HDF5 + _NEXUS else (ending,)
+    readers = {key: reader for key, reader in READERS.items() if set(endings) & {*(reader.endings or ("",))}}
     own = {key: reader for key, reader in readers.items() if modality in reader.modalities}
     if not own:
         return "", [], None
-    found = next(iter(own))
+    # The reader that says what is wrong with contents that none recognises.
+    named = name_ending(source) if isinstance(source, Path) else ""
+    by_name = [key for key, reader in own.items() if named in (reader.endings or ("",))]
+    found = (by_name or [*own])[0]
     try:
         with own[found].open(source) as contents:
             of_own = [key for key, reader in own.items() if reader.recognises(contents)]
-            if not of_own and any(reader.recognises(contents) for reader in readers.values()):
+            if not of_own and (not by_name or any(reader.recognises(contents) for reader in readers.values())):
                 return found, [], None
             found = (of_own or [found])[0]
             return found, own[found].slices(contents, path, wanted), None
@@ -164,5 +169,21 @@ def recognise(
 
 
 def file_ending(path: Path) -> str:
-    """The ending of a file's name by which readers are chosen, lower case; ``.nii.gz`` is one."""
+    """The ending by which readers are chosen: of the name, or ``.h5`` for HDF5 under any other name (``.mrd``)."""
+    ending = name_ending(path)
+    known = any(ending in reader.endings for reader in READERS.values())
+    return ending if known or not _is_hdf5(path) else ".h5"
+
+
+def _is_hdf5(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_STARTS[-1] + len(_SIGNATURE))
+    except OSError:
+        return False
+    return any(head[start : start + len(_SIGNATURE)] == _SIGNATURE for start in _STARTS)
+
+
+def name_ending(path: Path) -> str:
+    """The ending of a file's name, lower case; ``.nii.gz`` is one."""
     return ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix.lower()
