@@ -70,14 +70,14 @@ def mri_answers(path: Path, place: Callable[[int, tuple[float, float]], np.ndarr
 
 
 def fastmri(folder: Path) -> Iterator[Answer]:
-    """Without an orientation: rows and columns are the axes, the first pixel is at 0."""
+    """Without an orientation: rows towards posterior, columns towards the left, the first pixel at 0."""
     path = folder / "scan.h5"
     with h5py.File(path, "w") as file:
         file["kspace"] = np.stack([cartesian()[None] * (i + 1) for i in range(3)])
         file["mask"] = np.ones(NY, np.uint8)
         file["ismrmrd_header"] = header(NX, NY, oversampling=1).encode()
     middle = np.array([NX // 2 * 2.0, NY // 2 * 2.0])
-    return mri_answers(path, lambda i, p: np.array([*(middle + p), 5.0 * i]))
+    return mri_answers(path, lambda i, p: np.array([*-(middle + p)[::-1], 5.0 * i]))
 
 
 def trajectory(folder: Path) -> Iterator[Answer]:
@@ -87,7 +87,7 @@ def trajectory(folder: Path) -> Iterator[Answer]:
         file["trajectory"], file.attrs["image_shape"] = spokes, (NX, NY)
         file["ismrmrd_header"] = header(NX, NY, oversampling=1).encode()
     middle = np.array([NX // 2 * 2.0, NY // 2 * 2.0])
-    return mri_answers(path, lambda i, p: np.array([*(middle + p), 5.0 * i]))
+    return mri_answers(path, lambda i, p: np.array([*-(middle + p)[::-1], 5.0 * i]))
 
 
 def ismrmrd(folder: Path) -> Iterator[Answer]:

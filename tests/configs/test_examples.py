@@ -114,7 +114,7 @@ def test_add_a_file_format(own_code, tmp_path):
     folder = tmp_path / "mri"
     folder.mkdir()
     np.savez(folder / "scan.npz", kspace=np.stack([scan.kspace] * 3), voxel_mm=[2.0, 2.0, 5.0])
-    with pytest.raises(InputError, match=r"found 1 others \(.npz\)"):
+    with pytest.raises(InputError, match=r"found 1 others \(1 x .npz\)"):
         list_cases(folder, "mri")
     with mock.patch.dict(READERS):
         own_code("how-to/add-a-file-format.md", "npz_kspace")

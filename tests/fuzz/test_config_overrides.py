@@ -202,7 +202,7 @@ def test_overrides_of_the_measurement_many(phantoms, limited):
         ({"output_dir": "a\0"}, "output_dir: expected a path, found one with a zero byte"),
         ({"network_def": 3}, "network_def: expected a group of settings"),
         ({"image_size": 0}, "image_size: expected a whole number from 8 to 8192, found 0"),
-        ({"image_size": 24.5}, "image_size: expected a whole number from 8 to 8192, found 24.5"),
+        ({"image_size": 24.5}, "image_size: expected a whole number, such as 256, found 24.5"),
         ({"loss::norm": "l3"}, "loss: MeasurementLoss: norm must be 'l1' or 'l2', found 'l3' (ValueError;"),
         ({"loss::no_such": 1}, "loss#no_such: MeasurementLoss takes no such option; did you mean 'loss#norm'?"),
         ({"tv_weight": "$1/0"}, "tv_weight: division by zero (ZeroDivisionError;"),
