@@ -79,8 +79,13 @@ def measure_residual(scan: Scan, image: Tensor) -> Residual:
     return Residual("integrals", unexplained, structured=structured, rays_per_pixel=n_rays)
 
 
-def poor_fit(residual: Residual) -> str:
-    """Describe a residual that noise does not explain; empty if it does or if the noise is unknown."""
+def poor_fit(residual: Residual, unfinished: str = "") -> str:
+    """Describe a residual that noise does not explain; empty if it does or if the noise is unknown.
+
+    Args:
+        residual: of the image.
+        unfinished: of a fit that has not converged (:func:`still_falling`): then that is the first cause to name.
+    """
     left = f"{100 * residual.unexplained:.2g} % of the measurement"
     if residual.kind == "k-space":
         # Unknown noise (NaN) is no excuse.
@@ -110,6 +115,8 @@ def poor_fit(residual: Residual) -> str:
         return ""
     if not is_poor:
         return ""
+    if unfinished:
+        causes = f"too few iterations or too little pre-training ({unfinished}); if more change nothing, {causes}"
     return f"the residual is not explained by noise: {found} (scans that fit: {usual}); it may be {causes}"
 
 
@@ -162,7 +169,9 @@ class SelfCheck:
     def __call__(self, case: Mapping[str, Any], inferer: Any) -> list[str]:
         """Return the warnings of a case that ``inferer`` has just reconstructed; those that are new are logged."""
         warnings = list(inferer.warnings)
-        misfit = poor_fit(inferer.residual) if inferer.residual is not None and inferer.fits_data else ""
+        misfit = ""
+        if inferer.residual is not None and inferer.fits_data:
+            misfit = poor_fit(inferer.residual, still_falling(inferer.history))
         if misfit:
             warnings.append(misfit)
             logger.warning("%s: %s", case["name"], misfit)
@@ -177,7 +186,22 @@ class SelfCheck:
 
 
 LEAST_FALL = 0.02
-"""Relative fall of the withheld error in the last looks below which a fit counts as done."""
+"""Relative fall of the withheld error, or of the loss, in the last looks below which a fit counts as done."""
+
+
+def still_falling(history: Sequence[Mapping[str, float]]) -> str:
+    """Describe a fit that has not converged; empty for one that has, and for a method without a loss.
+
+    Args:
+        history: of an inferer, with ``iteration`` and ``loss`` at every look.
+    """
+    looks = [(int(entry["iteration"]), entry["loss"]) for entry in history if "loss" in entry]
+    if len(looks) == 1:
+        return f"{looks[0][0]} iterations, after which nobody can tell"
+    if len(looks) < 2 or not looks[-1][1] < (1 - LEAST_FALL) * looks[-2][1]:
+        return ""
+    fall = 100 * (1 - looks[-1][1] / looks[-2][1])
+    return f"the loss still fell by {fall:.0f} % in the last {looks[-1][0] - looks[-2][0]} of {looks[-1][0]} iterations"
 
 
 def budget_spent(errors: Sequence[float], patience: int, n_iterations: int) -> str:

@@ -7,7 +7,7 @@ import torch
 
 from disinr_monai.fitting.adaptation import AdaptationInferer
 from disinr_monai.fitting.losses import MeasurementLoss
-from disinr_monai.fitting.self_check import budget_spent, measure_residual, poor_fit
+from disinr_monai.fitting.self_check import budget_spent, measure_residual, poor_fit, still_falling
 from disinr_monai.methods import MLEM, SeparableSurrogates, TotalVariation
 from disinr_monai.operators.count_model import EmissionCounts, TransmissionCounts
 from tests.engines import evaluated
@@ -179,6 +179,36 @@ def test_a_fit_that_stopped_or_was_not_to_stop_is_not(tmp_path, caplog, options)
     assert inferer.iterations_run == (60 if options["early_stop"] else 30)
     assert said == []
     assert "early" not in warnings
+
+
+@pytest.mark.parametrize(("lr", "n_iterations", "is_named"), [(1e-3, 20, True), (1e-2, 400, False)])
+def test_an_unfinished_fit_is_not_blamed_on_coil_maps_and_motion(tmp_path, caplog, lr, n_iterations, is_named):
+    """A network from scratch: after 20 iterations the loss still falls; after 400 wrong maps are what is left."""
+    case = mri_case() if is_named else swapped_coils(mri_case())
+    options = {"n_iterations": n_iterations, "lr": lr, "amp": False, "quiet": True, "check_every": 10}
+    inferer = AdaptationInferer(MeasurementLoss(), **options)
+    rows, _, said = evaluated(tmp_path, [case], inferer, "mri", caplog, small_naive())
+    (line,) = [line for line in said if "residual" in line]
+    assert line.partition("it may be ")[2].startswith("too few iterations" if is_named else "coil maps")
+    assert ("too little pre-training (the loss still fell by" in rows[0]["warnings"]) == is_named
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([1.0, 0.5], "fell by 50 % in the last 10 of 20 iterations"),
+        ([1.0, 0.99], ""),
+        ([1.0, 1.1], ""),
+        ([0.0, 0.0], ""),
+        ([1.0, math.nan], ""),
+        ([1.0], "10 iterations, after which nobody can tell"),
+        ([], ""),
+    ],
+)
+def test_whether_a_loss_still_falls(losses, expected):
+    text = still_falling([{"iteration": 10 * (i + 1), "loss": loss} for i, loss in enumerate(losses)])
+    assert expected in text
+    assert bool(text) == bool(expected)
 
 
 @pytest.mark.parametrize(

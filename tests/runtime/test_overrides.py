@@ -170,9 +170,8 @@ def test_a_file_without_effect_is_refused(tmp_path, names, message):
     files = config_files(*names)
     if "quick2" in names:
         files[-1] = str(tmp_path / "quick2.json")
-        Path(files[-1]).write_text(
-            json.dumps({"image_size": 1, "slices_per_subject": 2, "max_epochs": 1, "n_iterations": 1})
-        )
+        content = {"image_size": 1, "slices_per_subject": 2, "max_epochs": 1, "n_iterations": 1}
+        Path(files[-1]).write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
         check_order(read_files(files))
 
@@ -194,11 +193,9 @@ def test_every_order_gives_the_same_config_or_is_refused(names):
     assert taken
 
 
-@pytest.mark.parametrize("option", ["image_size", "n_iterations", "seed", "encoder::n_levels", "slices_per_subject"])
+@pytest.mark.parametrize("option", ["image_size", "n_iterations", "seed", "slices_per_subject"])
 def test_a_fraction_of_a_whole_number_is_refused(option):
-    with pytest.raises(
-        InputError, match=f"^{option.replace('::', '#')}: expected a whole number, such as .* found 35.9996"
-    ):
+    with pytest.raises(InputError, match=f"^{option}: expected a whole number, such as .* found 35.9996"):
         check("inference", "mri", **{option: 35.9996})
     check("inference", "mri", **{option: 36.0})
 
