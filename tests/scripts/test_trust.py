@@ -129,7 +129,7 @@ def test_what_monai_cannot_read_is_one_line(words, found):
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     line = result.stderr.splitlines()[-1]
-    assert line.startswith("error: configs or overrides: ")
+    assert line.startswith(("error: configs or overrides: ", "error: config_file: "))
     assert found in line
 
 
