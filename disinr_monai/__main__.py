@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import disinr_monai.bundle
 from disinr_monai.errors import InputError
-from disinr_monai.runtime.command_line import config_files
+from disinr_monai.runtime.command_line import config_files, typed_words
 from disinr_monai.runtime.run import RUN
 from disinr_monai.runtime.shown_errors import SHOW, of_config_language, one_line
 
@@ -25,11 +25,12 @@ def main(words: Sequence[str]) -> None:
         words: of the command line after ``monai.bundle``.
     """
     assert disinr_monai.bundle  # imported before a bundle's own folder is on the path
-    try:
-        if list(words[:1]) == ["run"] and not any(word.startswith(("--args_file", "--args-file")) for word in words):
+    is_run = list(words[:1]) == ["run"] and "args_file" not in typed_words(words)
+    if is_run and not os.environ.get(SHOW):
+        try:
             config_files(words)
-    except InputError as error:
-        raise SystemExit(f"error: {error}") from None
+        except InputError as error:
+            raise SystemExit(f"error: {error}") from None
     sys.argv = ["monai.bundle", *words]
     try:
         runpy.run_module("monai.bundle", run_name="__main__", alter_sys=False)

@@ -56,6 +56,7 @@ def config_files(phase: str, task: str, method: str, backbone: Sequence[str] = (
     """The files of one run, in their order."""
     # A classical method needs no network: the one of ngp has no checkpoint and is never fitted.
     phases = ("inference", "evaluate") if phase == "evaluate" else (phase,)
+    backbone = () if method in MRI_ONLY else backbone  # imjense has its own
     parts = (*phases, task, *backbone, *OVERLAYS.get(method, ["ngp"]))
     return [str(ROOT / "configs" / f"{part}.json") for part in parts]
 

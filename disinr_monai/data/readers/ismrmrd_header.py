@@ -67,7 +67,8 @@ def _encoding(element: ElementTree.Element, path: str | Path) -> Encoding:
     centres = []
     for name in ("kspace_encoding_step_1", "kspace_encoding_step_2"):
         limit = element.find(f"encodingLimits/{name}/center")
-        centres.append(None if limit is None else int(_number(limit, f"encodingLimits/{name}/center", path, 0)))
+        key = f"encodingLimits/{name}/center"
+        centres.append(None if limit is None else int(_number(limit, key, path, 0, whole=True)))
     last = _count(element.find("encodingLimits/slice/maximum"), 0)
     return Encoding(
         (element.findtext("trajectory") or "").strip().lower(),
@@ -80,23 +81,27 @@ def _encoding(element: ElementTree.Element, path: str | Path) -> Encoding:
 
 
 def _space(element: ElementTree.Element, name: str, path: str | Path) -> Space:
-    def three(part: str, lowest: float) -> list[float]:
-        return [_number(element.find(f"{name}/{part}/{x}"), f"{name}/{part}/{x}", path, lowest) for x in "xyz"]
+    def three(part: str, lowest: float, whole: bool = False) -> list[float]:
+        return [_number(element.find(f"{name}/{part}/{x}"), f"{name}/{part}/{x}", path, lowest, whole) for x in "xyz"]
 
-    matrix = [int(n) for n in three("matrixSize", 1)]
+    matrix = [int(n) for n in three("matrixSize", 1, whole=True)]
     fov = three("fieldOfView_mm", 1e-6)
     return Space((matrix[0], matrix[1], matrix[2]), (fov[0], fov[1], fov[2]))
 
 
-def _number(element: ElementTree.Element | None, name: str, path: str | Path, lowest: float) -> float:
+def _number(
+    element: ElementTree.Element | None, name: str, path: str | Path, lowest: float, whole: bool = False
+) -> float:
     text = "nothing" if element is None else (element.text or "").strip()
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not lowest <= value <= _LARGEST_MATRIX:
+    if not lowest <= value <= _LARGEST_MATRIX or (whole and value % 1):
+        kind = ", a whole number," if whole else ""
         raise InputError(
-            f"{path}: expected {name} from {lowest:g} to {_LARGEST_MATRIX} in the ISMRMRD header, found {text[:40]!r}"
+            f"{path}: expected {name}{kind} from {lowest:g} to {_LARGEST_MATRIX} in the ISMRMRD header, found "
+            f"{text[:40]!r}"
         )
     return value
 

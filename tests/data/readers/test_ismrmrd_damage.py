@@ -63,8 +63,9 @@ def test_damaged_acquisitions(copied, problem):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("<x>48</x>", "<x>minus</x>", "expected reconSpace/matrixSize/x from 1 to 65535.*found 'minus'"),
-        ("<y>40</y>", "<y>-40</y>", "expected encodedSpace/matrixSize/y from 1"),
+        ("<x>48</x>", "<x>minus</x>", "reconSpace/matrixSize/x, a whole number, from 1 to 65535.*found 'minus'"),
+        ("<x>48</x>", "<x>35.9996</x>", "expected reconSpace/matrixSize/x, a whole number, .*found '35.9996'"),
+        ("<y>40</y>", "<y>-40</y>", "expected encodedSpace/matrixSize/y, a whole number, from 1"),
         ("<y>40</y>", "<y>60000</y>", "encoded matrix that the 3840 samples can fill"),
         ("<fieldOfView_mm>", "<fieldOfView>", "found damaged XML"),
         ("<encodedSpace>", "<!-- --><encodedSpace><nothing/>", ""),
