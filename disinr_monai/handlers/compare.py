@@ -16,7 +16,7 @@ from disinr_monai.runtime.memory import peak_memory_mb
 class Comparison(NamedTuple):
     """Result of one method on one case.
 
-    Args:
+    Attributes:
         name: of the method.
         image: ``(C, *S)``; None where the method failed.
         row: of ``metrics.csv``; None for a method that is only shown.
