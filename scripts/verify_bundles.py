@@ -81,15 +81,17 @@ def check_workflows(bundle: Path, has_weights: bool) -> str:
     for phase, kind in PHASES.items():
         if kind == "infer" and not has_weights:
             continue
+        file = str(bundle / "configs" / f"{phase}.json")
+        small = {"image_size": 64} if "image_size" in ConfigParser.load_config_file(file) else {}  # volumes have none
         workflow: Any = ConfigWorkflow(
-            str(bundle / "configs" / f"{phase}.json"),
+            file,
             workflow_type=kind,
             logging_file=False,
             dataset_dir="scans",
             output_dir=phase,
-            image_size=64,
             device="cpu",
             quiet=True,
+            **small,
         )
         workflow.initialize()
         if missing := workflow.check_properties():
