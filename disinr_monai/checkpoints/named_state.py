@@ -24,7 +24,7 @@ def to_global(name: str) -> str:
 
 
 def is_own(name: str) -> bool:
-    """Whether a tensor belongs to one subject."""
+    """Tell whether a tensor belongs to one subject."""
     return name.startswith(_OWN)
 
 

@@ -208,7 +208,7 @@ def _copy(source: Any, target: Any, keys: Sequence[str]) -> None:
 
 
 def _same_plane(dataset: Any, source: Any) -> bool:
-    """Whether the source's slice is the one that was reconstructed (and not one across a reformatted volume)."""
+    """Tell whether the source's slice is the reconstructed one (not one across a reformatted volume)."""
     rows, columns = np.split(np.asarray(dataset.ImageOrientationPatient, dtype=float), 2)
     normal = np.cross(rows, columns)
     tilt = np.asarray(source.ImageOrientationPatient, dtype=float).reshape(2, 3) @ normal

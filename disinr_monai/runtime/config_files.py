@@ -39,7 +39,7 @@ def top_level(key: str) -> str:
 
 
 def place(content: Mapping[str, Any]) -> int:
-    """Where a config file belongs: phase, modality, variant of a modality, backbone, method, the rest."""
+    """Place of a config file in the order: phase, modality, variant of a modality, backbone, method, the rest."""
     marks = {"run": PHASE, "modality": MODALITY, "classical": VARIANT, "method": METHOD, "encoder": BACKBONE}
     return next((where for key, where in marks.items() if key in content), REST)
 

@@ -10,7 +10,7 @@ from disinr_monai.runtime.overrides import as_bool
 
 
 def bfloat16_pays(device: torch.device | str) -> bool:
-    """Whether a device multiplies matrices faster in bfloat16 than in float32.
+    """Tell whether a device multiplies matrices faster in bfloat16 than in float32.
 
     GPUs do from compute capability 8.0 on. Processors do with tile units (AMX); those without were slower, measured for
     the field and its gradient at 128²: 0.8 times the speed with AVX-512's bfloat16, 0.4 without, 0.1 with AVX2 alone.
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def as_amp(value: Any, device: torch.device | str) -> bool:
-    """Whether networks run in bfloat16: as configured, or by default (null) where that is faster.
+    """Decide whether networks run in bfloat16: as configured, or by default (null) where that is faster.
 
     The default is logged, because results differ by rounding.
 

@@ -63,7 +63,7 @@ _T = TypeVar("_T")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python, NumPy, torch (CPU or CUDA) or the system means that memory ran out."""
+    """Tell whether an error of Python, NumPy, torch (CPU or CUDA) or the system means out of memory."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (

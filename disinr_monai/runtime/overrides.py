@@ -136,7 +136,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_open(value: Any) -> bool:
-    """Whether a value is left open (null) or computed, so that any type is right."""
+    """Tell whether a value is left open (null) or computed, so that any type is right."""
     return value is None or (isinstance(value, str) and value.startswith(("$", "@", "%")))
 
 

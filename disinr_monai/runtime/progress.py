@@ -25,7 +25,7 @@ def current_loss(engine: Engine) -> Tensor | None:
 
 
 def wants_bars(quiet: bool) -> bool:
-    """Whether bars can be drawn: not in a log file or a pipe, where each step would be a line."""
+    """Tell whether bars can be drawn: not in a log file or a pipe, where each step would be a line."""
     return not quiet and sys.stderr.isatty()
 
 

@@ -235,7 +235,7 @@ def _log_metrics(client: Any, run_id: str, metrics: list[Any]) -> None:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether an error is a final rejection of the message, which a retry cannot change."""
+    """Tell whether an error is a final rejection of the message, which a retry cannot change."""
     import requests
     import sqlalchemy
     from mlflow.exceptions import MlflowException

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,22 +10,6 @@ import pytest
 from disinr_monai.data import list_cases
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.errors import InputError
-
-_DATA = Path(os.environ.get("DISINR_DATA", Path(__file__).parents[3] / "shared" / "data"))
-
-
-@pytest.fixture
-def report(tmp_path):
-    """Write the input of one report and give its folder."""
-
-    def write(number: int) -> Path:
-        script = _DATA.parent / "field_reports" / f"case_{number:02d}.py"
-        if not script.is_file():
-            pytest.skip(f"{script} is absent (set DISINR_DATA)")
-        subprocess.run([sys.executable, script, tmp_path], check=True, capture_output=True)
-        return tmp_path
-
-    return write
 
 
 def _image(path, modality: str) -> np.ndarray:

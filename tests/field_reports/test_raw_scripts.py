@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from disinr_monai.data import AcquireMRI, list_cases
 from disinr_monai.data.readers.ismrmrd import read_ismrmrd
 from disinr_monai.methods import TotalVariation
 from tests.field_reports.raw_mri import psnr
-
-_DATA = Path(os.environ.get("DISINR_DATA", Path(__file__).parents[3] / "shared" / "data"))
-
-
-@pytest.fixture
-def report(tmp_path):
-    """Write the input of one report and give its folder."""
-
-    def write(number: int) -> Path:
-        script = _DATA.parent / "field_reports" / f"case_{number:02d}.py"
-        if not script.is_file():
-            pytest.skip(f"{script} is absent (set DISINR_DATA)")
-        subprocess.run([sys.executable, script, tmp_path], check=True, capture_output=True)
-        return tmp_path
-
-    return write
 
 
 def _fitted(path: Path, truth: np.ndarray, **settings: object) -> tuple[float, float]:

@@ -104,7 +104,7 @@ def scan_from_cil(
 
 
 def has_nexus(file: Any) -> bool:
-    """Whether an open file has the group that CIL writes projections to."""
+    """Tell whether an open file has the group that CIL writes projections to."""
     return _ENTRY in file
 
 

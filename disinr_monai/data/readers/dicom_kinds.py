@@ -20,7 +20,7 @@ _GE_COMPONENTS = {1: "phase", 2: "real", 3: "imaginary"}
 
 
 def why_no_slice(levels: Sequence[Any]) -> str:
-    """Why one image is no slice to reconstruct from; empty for one that is.
+    """Reason why an image is not a magnitude slice; empty if it is one.
 
     Args:
         levels: data sets to look into, the frame's own functional groups first and the header last.
@@ -49,7 +49,7 @@ def why_no_slice(levels: Sequence[Any]) -> str:
 
 
 def advice(reasons: Sequence[str]) -> str:
-    """What to do about images that are left out, for a message; empty where there is nothing."""
+    """Advice about images that are left out, for a message; empty if there is none."""
     texts = []
     if any("mosaic" in reason for reason in reasons):
         texts.append("split mosaics into slices (dcm2niix)")

@@ -95,7 +95,7 @@ def layout(file: Any, data: Any, path: str | Path) -> tuple[int, Callable[[int],
 def _reasons(
     n: int, shapes: dict[str, tuple[int, ...]], noise: int, encoding: Encoding | None
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """What speaks for ``n`` slices and for ``n`` coils, and how strongly."""
+    """Evidence for ``n`` slices and for ``n`` coils, with its strength."""
     for_slices: dict[str, int] = {}
     for_coils: dict[str, int] = {}
     if n == 1:

@@ -72,7 +72,7 @@ class IsmrmrdScan:
     is_oversampled: bool = False
 
     def of_slice(self, chosen: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-        """Those of some acquisitions that belong to one slice."""
+        """Select the acquisitions that belong to one slice."""
         return chosen[self.slices[chosen] == number]
 
     def cut(self, axis: int) -> int:

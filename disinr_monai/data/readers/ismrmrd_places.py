@@ -1,4 +1,4 @@
-"""Where the acquisitions of an ISMRMRD file lie: samples in their readout, lines in their slice."""
+"""Positions of ISMRMRD acquisitions: samples in their readout, lines in their slice."""
 
 from __future__ import annotations
 

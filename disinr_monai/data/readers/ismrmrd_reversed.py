@@ -1,4 +1,4 @@
-"""What sets the reversed lines of an echo train apart from the forward ones, and how they become alike."""
+"""Phase difference of reversed and forward lines of an echo train, and its correction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAST = 0.1  # radians, or samples: smaller differences are left
 
 @dataclass(frozen=True)
 class Reversal:
-    r"""How reversed lines of one slice become forward ones.
+    r"""Correction of the reversed lines of one slice.
 
     In the image along the readout, pixel x of n: :math:`r(x) = f(x)\, e^{i (a + b (x - \lfloor n/2 \rfloor))}`.
 
@@ -280,6 +280,6 @@ def _between_lines(forward: NDArray, backward: NDArray, reversal: Reversal) -> t
 
 
 def _neighbours(forward: NDArray, backward: NDArray) -> NDArray[np.bool_]:
-    """Whether a line and the next one ``(lines - 1,)`` were measured in one direction each."""
+    """Mask ``(lines - 1,)`` of lines that were, like the next one, measured in one direction only."""
     has_forward, has_backward = forward.any((0, 1)), backward.any((0, 1))
     return (has_forward[1:] & has_backward[:-1]) | (has_forward[:-1] & has_backward[1:])

@@ -11,7 +11,7 @@ _MANUFACTURER = b"\x08\x00\x70\x00LO"
 
 
 def is_own_result(file: Path) -> bool:
-    """Whether a file is an image that this package wrote, which is no scan to reconstruct.
+    """Tell whether a file is a result of this package, not a scan to reconstruct.
 
     A NIfTI file says so in its ``descrip``, a DICOM file in its Manufacturer. One without is a result if it lies where
     a run puts it: ``NAME/NAME_recon*`` beside the ``metrics.csv`` and ``report.html`` of the run.

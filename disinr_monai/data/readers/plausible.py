@@ -1,4 +1,4 @@
-"""Whether projections can be what they are said to be, and what they most likely are if they cannot."""
+"""Plausibility of projections: checks that name the likely cause where values cannot be right."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def _are_round(angles: NDArray) -> bool:
 
 
 def _fits_better(projections: NDArray, geometry: Geometry, other: NDArray) -> bool | None:
-    """Whether other angles explain the projections much better than the geometry's; None if neither is much better."""
+    """Tell whether other angles explain the projections much better than the geometry's; None if unclear."""
     views, own = middle_row(projections), np.asarray(geometry.angles)
     if len(views) < _FEWEST_VIEWS:
         return None

@@ -55,7 +55,7 @@ def our_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_settings(given: Any) -> dict[str, Any]:
-    """What the user says of a scan, under our names.
+    """Check the user's settings of a scan and rename them to ours.
 
     Raises:
         InputError: no dictionary, or a key that is none of :data:`SETTINGS`.

@@ -1,4 +1,4 @@
-"""What the values of an image can be: HU of CT, magnitudes of MR, activity of PET. What is clipped is counted."""
+"""Checks of image values: HU of CT, magnitudes of MR, activity of PET. Clipped values are counted."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def not_negative(
 
 
 def too_negative(image: NDArray) -> bool:
-    """Whether more than a small share of the energy or of the voxels is negative."""
+    """Tell whether more than a small share of the energy or of the voxels is negative."""
     negative = image[image < 0].astype(np.float64)
     if not negative.size:
         return False
