@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import logging
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,13 +11,17 @@ from typing import Any
 from disinr_monai.data.case import safe_name, subjects_of, unique_names
 from disinr_monai.data.readers.dicom import group_series, may_be_dicom
 from disinr_monai.data.readers.dicom_kinds import advice
-from disinr_monai.data.readers.own import is_own_result
 from disinr_monai.data.readers.reader import READERS, Wanted, file_ending, name_ending, recognise
 from disinr_monai.data.readers.sinogram import known_settings
 from disinr_monai.errors import InputError, at_least
 from disinr_monai.modality import MODALITIES, modality_of
 
 logger = logging.getLogger(__name__)
+
+_NAME = "disinr_monai"
+_DESCRIP = slice(148, 228)  # of a NIfTI-1 header
+_WITHIN = 4096  # Manufacturer, (0008,0070), comes early, before anything long
+_MANUFACTURER = b"\x08\x00\x70\x00LO"
 
 
 def list_cases(
@@ -36,7 +42,7 @@ def list_cases(
     give every slice. Hidden files are ignored. What else is no scan of this modality is left out, and the log counts it
     by kind; whether a file is DICOM is decided by its contents, not by its ending. A file in a folder that cannot be
     read still gives a case, whose reading then fails: a batch goes on past it and reports it. Results of this
-    package in a folder (:func:`~disinr_monai.data.readers.own.is_own_result`) are left out too; one that is named
+    package in a folder are recognised by content and left out too; one that is named
     itself is read.
 
     The subject is read off the file name (:func:`disinr_monai.data.case.subjects_of`), the folder where file names
@@ -59,7 +65,7 @@ def list_cases(
     root = Path(dataset_dir)
     files = _find_files(root)
     dicom = [file for file in files if may_be_dicom(file)]
-    own = set() if root.is_file() else {file for file in files if is_own_result(file)}
+    own = set() if root.is_file() else {file for file in files if _is_own_result(file)}
     others = [file for file in files if file not in own.union(dicom)]
     known = {ending for reader in READERS.values() for ending in reader.endings}
     companions = [file for file in others if _is_companion(file, facts.companion)]
@@ -141,3 +147,29 @@ def _is_companion(file: Path, ending: str | None) -> bool:
 
 def _stem(file: Path) -> str:
     return file.name[: len(file.name) - len(name_ending(file))]
+
+
+def _is_own_result(file: Path) -> bool:
+    """Tell whether a file is a result of this package, not a scan to reconstruct.
+
+    A NIfTI file says so in its ``descrip``, a DICOM file in its Manufacturer. One without is a result if it lies where
+    a run puts it: ``NAME/NAME_recon*`` beside the ``metrics.csv`` and ``report.html`` of the run.
+    """
+    folder = file.parent
+    if file.name.startswith(f"{folder.name}_recon") and all(
+        (folder.parent / name).is_file() for name in ("metrics.csv", "report.html")
+    ):
+        return True
+    name = file.name.lower()
+    try:
+        if name.endswith((".nii", ".nii.gz")):
+            with gzip.open(file) if name.endswith(".gz") else file.open("rb") as opened:
+                return _NAME.encode() in opened.read(_DESCRIP.stop)[_DESCRIP]
+        with file.open("rb") as opened:
+            start = opened.read(_WITHIN)
+    except (OSError, EOFError, ValueError, zlib.error):  # damaged: its reader says so
+        return False
+    if start[128:132] != b"DICM":
+        return False
+    place = start.find(_MANUFACTURER)
+    return place >= 0 and start[place + 8 : place + 8 + len(_NAME)] == _NAME.encode()
