@@ -161,6 +161,12 @@ def describe(info: Mapping[str, Any]) -> str:
         parts[-1] += f" from {' x '.join(map(str, info['acs_size']))} " + (
             "separate calibration samples" if info.get("separate_calibration") else "samples in the centre"
         )
+    if info.get("map_sets", 1) > 1:
+        parts.append(f"{info['map_sets']} sets of maps because the object wraps around the field of view")
+    if "oversampled" in info:
+        parts.append(
+            "measured with oversampling, {} x {}, because the object reaches the edge".format(*info["oversampled"])
+        )
     if "geometry" in info:
         parts.append(f"geometry: {info['geometry']}")
     if "read_as" in info:  # what the reader itself has to say

@@ -12,6 +12,7 @@ from disinr_monai.fitting.case_inferer import CaseInferer
 from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.fitting.rollback import Rollback
 from disinr_monai.fitting.self_check import budget_spent
+from disinr_monai.networks.field import one_field_a_set
 from disinr_monai.networks.hash_grid import compact_grids, expand_grids
 from disinr_monai.runtime.progress import Steps
 from disinr_monai.scan import Scan
@@ -83,6 +84,7 @@ class AdaptationInferer(CaseInferer):
         generator = torch.Generator().manual_seed(self.seed)
         whole = case["scan"].draw(generator) is None
         flat = grid.flatten(1).t().contiguous() if whole else None
+        network = one_field_a_set(network, case["scan"].operator.domain_shape[0])
         shape = (network.out_channels, *grid.shape[1:])
         field = copy.deepcopy(network).requires_grad_(not self.frozen)
         for parameter in field.fitted_at_test():

@@ -55,6 +55,7 @@ class CaseInferer(Inferer):
         scan = case["scan"]
         try:
             image = self.reconstruct(inputs, network, case if self.takes_counts else {**case, "scan": scan.corrected()})
+            image = scan.operator.visible(image)
             self.residual = measure_residual(scan, image)
         except (InputError, ValueError, RuntimeError, MemoryError) as error:
             is_full = is_out_of_memory(error)

@@ -13,6 +13,7 @@ from disinr_monai.fitting.losses import MeasurementLoss
 from disinr_monai.grid import voxel_centres
 from disinr_monai.operators import LinearOperator, MultiCoilFourier, ifft2c
 from disinr_monai.operators.calibration import acs_size
+from disinr_monai.operators.coils import coil_images
 from disinr_monai.operators.partition import Partition
 from disinr_monai.scan import Scan
 
@@ -38,14 +39,14 @@ class PolynomialCoils(LinearOperator):
     """
 
     def __init__(self, scan: MultiCoilFourier, measurement: Tensor, degree: int) -> None:
-        super().__init__(scan.domain_shape, scan.range_shape)
+        super().__init__((2, *scan.domain_shape[1:]), scan.range_shape)
         self.scan = scan
         for name, n in zip(("rows", "columns"), self.range_shape[1:], strict=True):
             basis = np.polynomial.legendre.legvander(voxel_centres((n,))[0].double().numpy(), degree)
             self.register_buffer(name, torch.from_numpy(basis).to(scan.mask), persistent=False)
         if min(acs_size(scan.sampled.cpu().numpy())) < _MIN_CENTRE:
             maps = torch.fft.fftshift(scan.maps, dim=(-2, -1))
-            low = maps * torch.linalg.vector_norm(scan.adjoint(measurement), dim=0)
+            low = coil_images(torch.linalg.vector_norm(scan.adjoint(measurement), dim=0, keepdim=True), maps)
         else:
             low = ifft2c(scan.calibration(measurement))
         self.coefficients = nn.Parameter(torch.view_as_real(self._start(low)))
@@ -134,6 +135,11 @@ class JointAdaptation(AdaptationInferer):
             raise InputError(
                 f"imjense: expected a multi-coil Cartesian MRI scan, found {type(scan.operator).__name__}; "
                 "use configs/mri.json"
+            )
+        if scan.operator.domain_shape[0] > 2:
+            raise InputError(
+                "imjense: expected an object inside the field of view, found one that wraps around it (2 sets of coil "
+                "maps), which its coil polynomials cannot explain; use --map_sets 1 to fit it nevertheless"
             )
         coils = PolynomialCoils(scan.operator, scan.measurement, self.degree)
         return Scan(coils, scan.measurement), [{"params": [coils.coefficients], "lr": self.coil_lr}]

@@ -47,6 +47,11 @@ def prepare_training_batch(
     for case in batch:
         if "error" in case:
             raise InputError(case["error"])
+        if case["info"].get("map_sets", 1) > 1:
+            raise InputError(
+                f"{case['name']}: expected an object inside the field of view, found one that wraps around it (2 sets "
+                "of coil maps): leave it out of pre-training, or use --map_sets 1"
+            )
     cases = [_draw(to_device(case, device)) for case in batch]
     if len({case["points"].shape for case in cases}) > 1:
         sizes = sorted({tuple(case["points"].shape[1:]) for case in cases})

@@ -24,7 +24,7 @@ class Regulariser(nn.Module, ABC):
         super().__init__()
         if weight < 0:
             raise ValueError(f"{type(self).__name__}: weight must not be negative, found {weight}")
-        self.weight = weight
+        self.weight = float(weight)  # whole numbers beyond 64 bits do not multiply a tensor
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:

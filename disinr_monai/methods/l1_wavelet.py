@@ -6,6 +6,7 @@ from torch import Tensor
 
 from disinr_monai.errors import InputError
 from disinr_monai.methods.classical import ClassicalMethod
+from disinr_monai.operators.coils import to_channels, to_complex
 from disinr_monai.scan import Scan
 
 
@@ -34,7 +35,7 @@ class L1Wavelet(ClassicalMethod):
         self.wavelet = wavelet
 
     def solve(self, scan: Scan) -> Tensor:
-        """Reconstruct the complex image as ``(2, H, W)``.
+        """Reconstruct the complex image as ``(2 n_sets, H, W)``.
 
         Raises:
             InputError: the measurement is not k-space.
@@ -50,14 +51,14 @@ class L1Wavelet(ClassicalMethod):
         target = scan.adjoint()
 
         def slope(image: NDArray) -> NDArray:
-            values = torch.from_numpy(image).to(measurement)
-            gradient = scan.gram(torch.stack((values.real, values.imag))) - target
-            return torch.complex(*gradient).cpu().numpy()
+            gradient = scan.gram(to_channels(torch.from_numpy(image).to(measurement))) - target
+            return to_complex(gradient).cpu().numpy()
 
-        transform = sigpy.linop.Wavelet(operator.domain_shape[1:], wave_name=self.wavelet)
+        start = to_complex(torch.zeros_like(target)).cpu().numpy()
+        transform = sigpy.linop.Wavelet(start.shape, axes=(-2, -1), wave_name=self.wavelet)
         solver = sigpy.alg.GradientMethod(
             slope,
-            torch.complex(*torch.zeros_like(target)).cpu().numpy(),
+            start,
             # The norm is approached from below.
             alpha=0.95 / operator.norm_squared(),
             proxg=sigpy.prox.UnitaryTransform(sigpy.prox.L1Reg(transform.oshape, self.l1_weight), transform),
@@ -66,5 +67,4 @@ class L1Wavelet(ClassicalMethod):
         )
         while not solver.done():
             solver.update()
-        image = torch.from_numpy(solver.x).to(measurement)
-        return torch.stack((image.real, image.imag))
+        return to_channels(torch.from_numpy(solver.x).to(measurement))

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from disinr_monai.errors import InputError
 from disinr_monai.runtime.device import bfloat16_pays
 from disinr_monai.runtime.memory import in_parts
 
@@ -109,3 +111,39 @@ class Field(nn.Module, ABC):
             )
         first = torch.as_tensor(points[0])
         return first.flatten(1).t().contiguous()
+
+
+class FieldSets(Field):
+    """One field for each set of coil maps, where an object wraps around the field of view: channels after each other.
+
+    Args:
+        fields: one a set, alike.
+    """
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        first = fields[0]
+        super().__init__(first.in_dim, len(fields) * first.out_channels, first.seed)
+        self.subjects.extend(fields)
+
+    def prepare(self, flat: Tensor) -> Tensor | None:
+        parts = [field.prepare(flat) for field in self.subjects]
+        return None if parts[0] is None else torch.cat(parts, 1)
+
+    def render(self, flat: Tensor, prepared: Tensor | None = None, subject: int = 0) -> Tensor:
+        parts = [None] * len(self.subjects) if prepared is None else prepared.chunk(len(self.subjects), 1)
+        return torch.cat([f.render(flat, part, subject) for f, part in zip(self.subjects, parts, strict=True)], 1)
+
+    def fitted_at_test(self) -> Iterator[nn.Parameter]:
+        return chain.from_iterable(field.fitted_at_test() for field in self.subjects)
+
+
+def one_field_a_set(network: Field, channels: int) -> Field:
+    """Repeat a network for an image of several sets of channels; the network itself where one is enough.
+
+    Raises:
+        InputError: the channels are no multiple of the network's.
+    """
+    n_sets, rest = divmod(channels, network.out_channels)
+    if rest:
+        raise InputError(f"out_channels: expected a divisor of the image's {channels}, found {network.out_channels}")
+    return network if n_sets == 1 else FieldSets([copy.deepcopy(network) for _ in range(n_sets)])

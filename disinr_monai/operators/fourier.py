@@ -4,6 +4,15 @@ import torch
 from torch import Tensor
 
 from disinr_monai.operators.calibration import acs_size, middle
+from disinr_monai.operators.coils import (
+    check_maps,
+    coil_images,
+    combine_coils,
+    phase_of,
+    to_channels,
+    to_complex,
+    visible,
+)
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.noise import KspaceNoise
 from disinr_monai.operators.partition import KspacePartition
@@ -30,8 +39,12 @@ class MultiCoilFourier(LinearOperator):
     orthonormal Fourier transform :math:`F` and the sampling mask :math:`M` (1 = measured). Axes are
     ``(coil, k1, k0)`` for k-space and ``(row, column)`` for the image; unmeasured samples are exactly zero.
 
+    Several sets of maps stand for an object that wraps around the field of view (soft SENSE, Uecker et al., Magn.
+    Reson. Med. 71:990, 2014): :math:`y_c = M F \sum_j s_{jc} \odot x_j`, with the images :math:`x_j` in consecutive
+    pairs of channels.
+
     Args:
-        coil_sensitivity_maps: complex, ``(n_coils, H, W)``.
+        coil_sensitivity_maps: complex, ``(n_coils, H, W)`` or ``(n_sets, n_coils, H, W)``.
         mask: real or boolean, ``(H, W)`` or anything that broadcasts to it, e.g. ``(1, W)`` for whole lines.
 
     Raises:
@@ -41,19 +54,14 @@ class MultiCoilFourier(LinearOperator):
     partition_type, noise_type = KspacePartition, KspaceNoise
 
     def __init__(self, coil_sensitivity_maps: Tensor, mask: Tensor) -> None:
-        if coil_sensitivity_maps.ndim != 3 or not coil_sensitivity_maps.is_complex():
-            raise ValueError(
-                "MultiCoilFourier: coil_sensitivity_maps must be complex with shape (n_coils, H, W), "
-                f"found {coil_sensitivity_maps.dtype} {tuple(coil_sensitivity_maps.shape)}"
-            )
-        n_coils, height, width = coil_sensitivity_maps.shape
+        n_sets, n_coils, height, width = check_maps("MultiCoilFourier", coil_sensitivity_maps)
         try:
             mask = torch.broadcast_to(mask.to(coil_sensitivity_maps.real.dtype), (height, width))
         except RuntimeError:
             raise ValueError(
                 f"MultiCoilFourier: mask must broadcast to ({height}, {width}), found {tuple(mask.shape)}"
             ) from None
-        super().__init__((2, height, width), (n_coils, height, width))
+        super().__init__((2 * n_sets, height, width), (n_coils, height, width))
         # F = D F0 D with D the centring shifts. Storing maps and mask already shifted leaves one plain FFT a call.
         shift = {"dim": (-2, -1)}
         self.register_buffer("maps", torch.fft.ifftshift(coil_sensitivity_maps, **shift).contiguous(), persistent=False)
@@ -67,30 +75,28 @@ class MultiCoilFourier(LinearOperator):
         self.has_lines = bool((sampled == (sampled.any(1)[:, None] & sampled.any(0))).all())
 
     def forward(self, image: Tensor) -> Tensor:
-        """Real image ``(..., 2, H, W)`` to complex k-space ``(..., n_coils, H, W)``."""
+        """Real image ``(..., 2 n_sets, H, W)`` to complex k-space ``(..., n_coils, H, W)``."""
         self._check_domain(image)
-        x = torch.fft.ifftshift(torch.complex(image[..., 0, :, :], image[..., 1, :, :]), dim=(-2, -1))
-        kspace = torch.fft.fft2(self.maps * x.unsqueeze(-3), norm="ortho") * self.mask
+        x = torch.fft.ifftshift(to_complex(image), dim=(-2, -1))
+        kspace = torch.fft.fft2(coil_images(x, self.maps), norm="ortho") * self.mask
         return torch.fft.fftshift(kspace, dim=(-2, -1))
 
     def adjoint(self, measurement: Tensor) -> Tensor:
-        """Complex k-space ``(..., n_coils, H, W)`` to the coil-combined image ``(..., 2, H, W)``."""
+        """Complex k-space ``(..., n_coils, H, W)`` to the coil-combined image ``(..., 2 n_sets, H, W)``."""
         self._check_range(measurement)
         kspace = torch.fft.ifftshift(measurement, dim=(-2, -1)) * self.mask
         coils = torch.fft.ifft2(kspace, norm="ortho")
-        image = torch.fft.fftshift((self.maps.conj() * coils).sum(-3), dim=(-2, -1))
-        return torch.stack((image.real, image.imag), dim=-3)
+        return to_channels(torch.fft.fftshift(combine_coils(coils, self.maps), dim=(-2, -1)))
 
     def gram(self, image: Tensor, weights: Tensor | None = None) -> Tensor:
         """``A^H W A x``; whole lines need no transform along them, and the shifts between the two steps cancel."""
         if weights is not None:
             return super().gram(image, weights)
         self._check_domain(image)
-        x = torch.fft.ifftshift(torch.complex(image[..., 0, :, :], image[..., 1, :, :]), dim=(-2, -1))
-        kspace = torch.fft.fftn(self.maps * x.unsqueeze(-3), dim=self._axes)
+        x = torch.fft.ifftshift(to_complex(image), dim=(-2, -1))
+        kspace = torch.fft.fftn(coil_images(x, self.maps), dim=self._axes)
         coils = torch.fft.ifftn(kspace.mul_(self.mask), dim=self._axes)
-        x = torch.fft.fftshift(coils.mul_(self.maps.conj()).sum(-3), dim=(-2, -1))
-        return torch.stack((x.real, x.imag), dim=-3)
+        return to_channels(torch.fft.fftshift(combine_coils(coils, self.maps), dim=(-2, -1)))
 
     @property
     def n_measured(self) -> int:
@@ -102,8 +108,14 @@ class MultiCoilFourier(LinearOperator):
         return self.mask.numel() / max(float(self.mask.sum()), 1.0) / 4
 
     def with_maps(self, coil_sensitivity_maps: Tensor) -> MultiCoilFourier:
-        """Replace the coil maps ``(n_coils, H, W)`` at the same sampling; gradients reach them."""
-        return self._with(maps=torch.fft.ifftshift(coil_sensitivity_maps, dim=(-2, -1)))
+        """Replace the coil maps by others, of any number of sets, at the same sampling; gradients reach them."""
+        n_sets, *_ = check_maps("with_maps", coil_sensitivity_maps)
+        maps = torch.fft.ifftshift(coil_sensitivity_maps, dim=(-2, -1))
+        return self._with(maps=maps, domain_shape=(2 * n_sets, *self.domain_shape[1:]))
+
+    def visible(self, image: Tensor) -> Tensor:
+        """Set to 0 what no coil sees, if there are several sets: the further ones only exist where the object wraps."""
+        return visible(image, torch.fft.fftshift(self.maps, dim=(-2, -1)))
 
     def with_samples(self, keep: Tensor) -> MultiCoilFourier:
         """Keep only the measured samples in ``keep`` ``(H, W)``; coil maps are shared."""
@@ -126,6 +138,5 @@ class MultiCoilFourier(LinearOperator):
         return measurement * window
 
     def phase_reference(self, measurement: Tensor) -> Tensor:
-        """Phase from the fully sampled middle of k-space; complex ``(H, W)`` of size 1."""
-        real, imaginary = self.adjoint(self.calibration(measurement))
-        return torch.polar(torch.ones_like(real), torch.complex(real, imaginary).angle())
+        """Phase from the fully sampled middle of k-space; complex ``(H, W)`` or ``(n_sets, H, W)`` of size 1."""
+        return phase_of(self.adjoint(self.calibration(measurement)))

@@ -73,8 +73,12 @@ class LinearOperator(nn.Module, ABC):
         return math.prod(self.domain_shape[1:]) / max(self.n_measured, 1)
 
     def phase_reference(self, measurement: Tensor) -> Tensor | None:
-        """Phase of the image at low resolution, complex ``S`` of size 1, where images are complex and it is known."""
+        """Phase of the image at low resolution, complex of size 1, where images are complex and it is known."""
         return None
+
+    def visible(self, image: Tensor) -> Tensor:
+        """Set to 0 the parts of an image that no measurement can depend on (the image itself by default)."""
+        return image
 
     def norm_squared(self, n_iterations: int = 20) -> float:
         r"""Largest eigenvalue of :math:`A^H A` by power iteration from a fixed start (deterministic)."""

@@ -10,6 +10,15 @@ from torch import Tensor
 
 from disinr_monai.numerics.linear_map import LinearMap
 from disinr_monai.operators.calibration import dense_radius
+from disinr_monai.operators.coils import (
+    check_maps,
+    coil_images,
+    combine_coils,
+    phase_of,
+    to_channels,
+    to_complex,
+    visible,
+)
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.noise import TrajectoryNoise
 from disinr_monai.operators.nufft import NUFFT
@@ -28,7 +37,8 @@ class NonCartesianFourier(LinearOperator):
     Without it the measurement is k-space itself.
 
     Args:
-        coil_sensitivity_maps: complex, ``(n_coils, H, W)``.
+        coil_sensitivity_maps: complex, ``(n_coils, H, W)``; or several sets ``(n_sets, n_coils, H, W)``, as in
+            :class:`~disinr_monai.operators.MultiCoilFourier`.
         trajectory: ``(n_readouts, n_samples, 2)``, cycles per field of view along rows (from -H/2 to H/2) and columns
             (from -W/2 to W/2) of the image.
         density: not negative, ``(n_readouts, n_samples)``, e.g.
@@ -43,12 +53,7 @@ class NonCartesianFourier(LinearOperator):
     def __init__(
         self, coil_sensitivity_maps: Tensor, trajectory: Tensor | NDArray, density: Tensor | NDArray | None = None
     ) -> None:
-        if coil_sensitivity_maps.ndim != 3 or not coil_sensitivity_maps.is_complex():
-            raise ValueError(
-                "NonCartesianFourier: coil_sensitivity_maps must be complex with shape (n_coils, H, W), "
-                f"found {coil_sensitivity_maps.dtype} {tuple(coil_sensitivity_maps.shape)}"
-            )
-        n_coils, height, width = coil_sensitivity_maps.shape
+        n_sets, n_coils, height, width = check_maps("NonCartesianFourier", coil_sensitivity_maps)
         trajectory = np.asarray(trajectory, dtype=np.float64)
         if trajectory.ndim != 3 or trajectory.shape[2] != 2 or trajectory.size == 0:
             raise ValueError(
@@ -68,7 +73,7 @@ class NonCartesianFourier(LinearOperator):
                 f"NonCartesianFourier: density must not be negative and have shape {trajectory.shape[:2]}, "
                 f"found {tuple(density.shape)}"
             )
-        super().__init__((2, height, width), (n_coils, *trajectory.shape[:2]))
+        super().__init__((2 * n_sets, height, width), (n_coils, *trajectory.shape[:2]))
         real = coil_sensitivity_maps.real.dtype
         self.register_buffer("maps", coil_sensitivity_maps.contiguous(), persistent=False)
         self.register_buffer("root_density", density.to(real).sqrt(), persistent=False)
@@ -84,26 +89,25 @@ class NonCartesianFourier(LinearOperator):
         self._spectra: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def forward(self, image: Tensor) -> Tensor:
-        """Real image ``(..., 2, H, W)`` to complex samples ``(..., n_coils, n_readouts, n_samples)``."""
+        """Real image ``(..., 2 n_sets, H, W)`` to complex samples ``(..., n_coils, n_readouts, n_samples)``."""
         self._check_domain(image)
         return LinearMap.apply(image, self._forward, self._adjoint)
 
     def adjoint(self, measurement: Tensor) -> Tensor:
-        """Complex samples ``(..., n_coils, n_readouts, n_samples)`` to the coil-combined image ``(..., 2, H, W)``."""
+        """Complex samples ``(..., n_coils, n_readouts, n_samples)`` to the combined image ``(..., 2 n_sets, H, W)``."""
         self._check_range(measurement)
         return LinearMap.apply(measurement, self._adjoint, self._forward)
 
     def _forward(self, image: Tensor) -> Tensor:
-        x = torch.complex(image[..., 0, :, :], image[..., 1, :, :]).unsqueeze(-3) * self.maps
+        x = coil_images(to_complex(image), self.maps)
         samples = self.nufft(x.flatten(0, -3)).reshape(*x.shape[:-2], *self.range_shape[1:])
         return samples.mul_(self.root_density * self._orthonormal)
 
     def _adjoint(self, measurement: Tensor) -> Tensor:
         samples = measurement * (self.root_density * self._orthonormal)
         coils = self.nufft.adjoint(samples.flatten(-2).flatten(0, -2))
-        coils = coils.reshape(*samples.shape[:-2], *self.maps.shape[1:])
-        image = coils.mul_(self.maps.conj()).sum(-3)
-        return torch.stack((image.real, image.imag), dim=-3)
+        coils = coils.reshape(*samples.shape[:-2], *self.maps.shape[-2:])
+        return to_channels(combine_coils(coils, self.maps))
 
     @property
     def _orthonormal(self) -> float:
@@ -118,10 +122,9 @@ class NonCartesianFourier(LinearOperator):
         if weights is not None:
             return super().gram(image, weights)
         self._check_domain(image)
-        x = torch.complex(image[..., 0, :, :], image[..., 1, :, :]).unsqueeze(-3) * self.maps
+        x = coil_images(to_complex(image), self.maps)
         x = LinearMap.apply(x, self._convolve, self._convolve)
-        x = (x * self.maps.conj()).sum(-3)
-        return torch.stack((x.real, x.imag), dim=-3)
+        return to_channels(combine_coils(x, self.maps))
 
     def _convolve(self, coils: Tensor) -> Tensor:
         height, width = self.domain_shape[1:]
@@ -177,8 +180,11 @@ class NonCartesianFourier(LinearOperator):
         return math.prod(self.domain_shape[1:]) / max(self._n_cells, 1.0) / 4
 
     def phase_reference(self, measurement: Tensor) -> Tensor:
-        """Phase from the densely sampled centre, tapered; complex ``(H, W)``."""
+        """Phase from the densely sampled centre, tapered; complex ``(H, W)`` or ``(n_sets, H, W)``."""
         radius = np.linalg.norm(self.trajectory, axis=-1) / (dense_radius(self.trajectory) + 1)
         taper = torch.from_numpy(np.cos(np.pi / 2 * np.minimum(radius, 1)) ** 2).to(self.root_density)
-        real, imaginary = self.adjoint(measurement * taper)
-        return torch.polar(torch.ones_like(real), torch.complex(real, imaginary).angle())
+        return phase_of(self.adjoint(measurement * taper))
+
+    def visible(self, image: Tensor) -> Tensor:
+        """Set to 0 what no coil sees, if there are several sets of maps."""
+        return visible(image, self.maps)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 import disinr_monai
 from disinr_monai.data.case import is_simulated
 from disinr_monai.errors import InputError
 from disinr_monai.modality import Modality
+from disinr_monai.operators.coils import to_complex
 from disinr_monai.output.dicom import DicomWriter
 from disinr_monai.output.pictures import save_panels
 from disinr_monai.runtime.files import atomic_path, prepare_output_dir, staged_folder
@@ -74,12 +74,14 @@ class CaseWriter:
             write_nifti(folder / f"{name}_recon.nii.gz", physical, affine, text)
             if self.save_numpy:
                 np.save(folder / f"{name}_recon.npy", physical, allow_pickle=False)
-            if self.save_complex and image.shape[0] == 2:
+            if self.save_complex and image.shape[0] % 2 == 0:
                 scale = case["image_scale"] * case.get("output_scale", 1.0)
-                values = np.asarray(torch.complex(*image.detach().cpu().float()) * scale)
-                write_nifti(folder / f"{name}_recon_complex.nii.gz", values, affine, text)
-                if self.save_numpy:
-                    np.save(folder / f"{name}_recon_complex.npy", values, allow_pickle=False)
+                # A second image, with the second set of coil maps, where the object wraps around the field of view.
+                for number, values in enumerate(np.asarray(to_complex(image.detach().cpu().float()) * scale), 1):
+                    stem = f"{name}_recon_complex" + (f"_set{number}" if number > 1 else "")
+                    write_nifti(folder / f"{stem}.nii.gz", values, affine, text)
+                    if self.save_numpy:
+                        np.save(folder / f"{stem}.npy", values, allow_pickle=False)
             if self.dicom is not None:
                 (folder / "dicom").mkdir()
                 self._write_dicom(folder / "dicom", {**case, "affine": affine}, physical)

@@ -24,9 +24,10 @@ class PriorInputs:
     """Features of one scan for the first pass of the prior.
 
     Args:
-        features: ``(3 C + 2, *S)``: initial image, weaker - initial, residual, noise, undersampling.
+        features: ``(n_sets, 3 C + 2, *S)``: initial image, weaker - initial, residual, noise, undersampling, of each of
+            the images that belong to a set of coil maps (one unless the object wraps around the field of view).
         gain: what was divided out of the image.
-        phase: what was removed from it, complex ``S`` of size 1, or None.
+        phase: what was removed from it, complex ``(n_sets, *S)`` of size 1, or None.
     """
 
     features: Tensor
@@ -34,12 +35,13 @@ class PriorInputs:
     phase: Tensor | None
 
     def image(self, values: Tensor) -> Tensor:
-        """Map values ``(C, *S)`` in the prior's frame to an image."""
-        return _rotate(values * self.gain, self.phase)
+        """Map values ``(n_sets, C, *S)`` in the prior's frame to an image ``(n_sets C, *S)``."""
+        return _rotate(values * self.gain, self.phase).flatten(0, 1)
 
     def frame(self, image: Tensor) -> Tensor:
         """Inverse of :meth:`image`."""
-        return _rotate(image / self.gain, None if self.phase is None else self.phase.conj())
+        sets = image.unflatten(0, (len(self.features), -1)) / self.gain
+        return _rotate(sets, None if self.phase is None else self.phase.conj())
 
     def to(self, device: torch.device) -> PriorInputs:
         """Move the features to a device."""
@@ -137,15 +139,20 @@ class LearnedPrior(nn.Module):
         if self.normalise:
             size = torch.linalg.vector_norm(initial, dim=0).flatten()
             gain = float(size.kthvalue(max(int(0.99 * size.numel()), 1)).values) or 1.0
+        if phase is not None:
+            phase = phase.reshape(-1, *initial.shape[1:])
         back = None if phase is None else phase.conj()
-        features = [
-            _rotate(initial / gain, back),
-            _rotate((weaker - initial) * (_DIFFERENCE / gain), back),
-            _rotate(residual * (_RESIDUAL / gain), back),
-            noise * (_NOISE / gain),
-            torch.full_like(noise, scan.operator.undersampling()),
+
+        def sets(image: Tensor) -> Tensor:
+            return _rotate(image.unflatten(0, (-1, self.channels)), back)
+
+        images = [
+            sets(initial / gain),
+            sets((weaker - initial) * (_DIFFERENCE / gain)),
+            sets(residual * (_RESIDUAL / gain)),
         ]
-        return PriorInputs(torch.cat(features), gain, phase)
+        numbers = torch.stack((noise * (_NOISE / gain), torch.full_like(noise, scan.operator.undersampling())), 1)
+        return PriorInputs(torch.cat((*images, numbers.expand(len(images[0]), -1, -1, -1)), 1), gain, phase)
 
     def tempered(self, scan: Scan) -> Scan:
         """Temper a scan's weights by the power of the initial method."""
@@ -180,27 +187,28 @@ class LearnedPrior(nn.Module):
         """
         seen = self._features(inputs, scan, image)
         # All but the undersampling scale with the image.
-        scale = torch.full((seen.shape[0], 1, 1), boost, device=seen.device)
+        scale = torch.full((seen.shape[1], 1, 1), boost, device=seen.device)
         scale[3 * self.channels + 1] = 1.0
         seen = seen * scale
-        sides = self(torch.stack([apply_symmetry(seen, k) for k in symmetries]))
+        sides = self(torch.cat([apply_symmetry(seen, k) for k in symmetries])).chunk(len(symmetries))
         corrected = sum(undo_symmetry(side, k) for side, k in zip(sides, symmetries, strict=True))
         corrected = corrected / (boost * len(symmetries))
         weight = self.log_dc_weight[index].exp()
-        return data_consistency(inputs.image(corrected), scan, weight, self.dc_iterations)
+        image = scan.operator.visible(inputs.image(corrected))
+        return data_consistency(image, scan, weight, self.dc_iterations)
 
     def _features(self, inputs: PriorInputs, scan: Scan, image: Tensor | None) -> Tensor:
-        """Features ``(4 C + 2, *S)`` of a scan at an image."""
+        """Features ``(n_sets, 4 C + 2, *S)`` of a scan at an image."""
         c, features = self.channels, inputs.features
         if image is None:
-            return torch.cat((features, torch.zeros_like(features[:c])))
+            return torch.cat((features, torch.zeros_like(features[:, :c])), 1)
         residual, current = inputs.frame(scan.residual_image(image)), inputs.frame(image)
-        moved = (current - features[:c]) * _DIFFERENCE
-        return torch.cat((current, features[c : 2 * c], residual * _RESIDUAL, features[3 * c :], moved))
+        moved = (current - features[:, :c]) * _DIFFERENCE
+        return torch.cat((current, features[:, c : 2 * c], residual * _RESIDUAL, features[:, 3 * c :], moved), 1)
 
     def initial_image(self, inputs: PriorInputs) -> Tensor:
         """Initial image ``(C, *S)`` that the features hold."""
-        return inputs.image(inputs.features[: self.channels])
+        return inputs.image(inputs.features[:, : self.channels])
 
     @torch.no_grad()
     def reconstruct(self, inputs: PriorInputs, scan: Scan) -> Tensor:
@@ -239,8 +247,8 @@ def undo_symmetry(values: Tensor, k: int) -> Tensor:
 
 
 def _rotate(values: Tensor, phase: Tensor | None) -> Tensor:
-    """Multiply ``(2, *S)`` (real, imaginary) by a phase; anything else stays."""
+    """Multiply ``(n_sets, 2, *S)`` (real, imaginary) by a phase ``(n_sets, *S)``; anything else stays."""
     if phase is None:
         return values
-    turned = torch.complex(values[0], values[1]) * phase
-    return torch.stack((turned.real, turned.imag))
+    turned = torch.complex(values[:, 0], values[:, 1]) * phase
+    return torch.stack((turned.real, turned.imag), 1)

@@ -22,7 +22,7 @@ from disinr_monai.runtime.names import case_seed
 from disinr_monai.scan import Scan
 
 # Part of the key of stored inputs: raise it when the same scan gives others.
-_VERSION = 1
+_VERSION = 2
 
 
 class VariedAcquisition(Transform):

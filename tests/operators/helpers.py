@@ -78,6 +78,12 @@ def multi_coil_fourier_even() -> LinearOperator:
     return MultiCoilFourier(random_like((2, 6, 4), True, 4).to(torch.complex64), mask)
 
 
+@_example(MultiCoilFourier)
+def multi_coil_fourier_two_sets() -> LinearOperator:
+    mask = torch.tensor([1, 0, 1, 1, 1, 0, 1])[None]
+    return MultiCoilFourier(random_like((2, 3, 5, 7), True, 9).to(torch.complex64), mask)
+
+
 def scattered(shape: tuple[int, int], image_shape: tuple[int, int], seed: int = 5) -> torch.Tensor:
     """A trajectory of random positions, ``(readouts, samples, 2)``."""
     generator = torch.Generator().manual_seed(seed)
@@ -87,6 +93,11 @@ def scattered(shape: tuple[int, int], image_shape: tuple[int, int], seed: int = 
 @_example(NonCartesianFourier)
 def non_cartesian() -> LinearOperator:
     return NonCartesianFourier(random_like((3, 5, 7), True, 6).to(torch.complex64), scattered((6, 4), (5, 7)))
+
+
+@_example(NonCartesianFourier)
+def non_cartesian_two_sets() -> LinearOperator:
+    return NonCartesianFourier(random_like((2, 3, 5, 7), True, 10).to(torch.complex64), scattered((6, 4), (5, 7)))
 
 
 @_example(NonCartesianFourier)

@@ -52,6 +52,22 @@ def test_wrong_arguments(maps, mask, message):
         MultiCoilFourier(maps, mask)
 
 
+def test_two_sets_of_maps_are_two_images_that_add():
+    maps = torch.randn(2, 3, 6, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    maps[1, :, :, :5] = 0
+    mask, image = torch.ones(1, 8), torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(1))
+    both = MultiCoilFourier(maps, mask)
+    one, two = (MultiCoilFourier(part, mask) for part in maps)
+    torch.testing.assert_close(both(image), one(image[:2]) + two(image[2:]))
+    seen = both.visible(image)
+    assert torch.equal(seen[:2], image[:2])
+    assert torch.equal(seen[2:, :, 5:], image[2:, :, 5:])
+    assert not seen[2:, :, :5].any()
+    torch.testing.assert_close(both(seen), both(image))
+    assert both.phase_reference(both(image)).shape == (2, 6, 8)
+    assert both.with_maps(maps[0]).domain_shape == (2, 6, 8)
+
+
 def test_withheld_samples_are_lines_or_scattered_as_the_pattern_is():
     maps = torch.ones(2, 12, 40, dtype=torch.complex64)
     lines = torch.zeros(1, 40)

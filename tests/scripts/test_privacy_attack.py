@@ -2,12 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 
 import privacy_attack
 import pytest
 import torch
 
-from disinr_monai.data import split_subjects
 from tests.problems import blob
 
 
@@ -35,14 +35,19 @@ def test_comparison_finds_a_leak_and_only_a_leak():
 
 @pytest.mark.slow
 def test_shipped_ct_field_shows_no_subject_that_it_was_trained_on(data_dir, tmp_path, monkeypatch):
-    """Without any measurement: 36 seen, 14 unseen subjects of the same collections."""
-    split_subjects(data_dir / "ct2d", "ct", tmp_path / "split", n_pretraining=36, seed=0)
+    """Without any measurement: 14 unseen subjects, and the rest of the same collections, nearly all seen (36)."""
+    unseen = {row["case"] for row in json.loads(Path("benchmarks/results/ct_60_views.json").read_text())["rows"]}
+    for path in (data_dir / "ct2d").glob("*.nii.gz"):
+        folder = tmp_path / "split" / ("test" if path.name.removesuffix(".nii.gz") in unseen else "pretraining")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / path.name).symlink_to(path)
     words = ["privacy_attack.py", "--task", "ct", "--attacks", "render", "--output", str(tmp_path / "out.json")]
     words += ["--pretraining_dir", str(tmp_path / "split" / "pretraining"), "--test_dir", str(tmp_path / "split/test")]
     monkeypatch.setattr(sys, "argv", [*words, "--n_views", "1", "--image_size", "128", "--pixel_spacing", "2.0"])
     privacy_attack.main()
     found = {entry["attack"]: entry for entry in json.loads((tmp_path / "out.json").read_text())["comparison"]}
     entry = found["render, correlation"]
-    assert (entry["n_seen"], entry["n_unseen"]) == (36, 14)
+    assert entry["n_seen"] >= 36
+    assert entry["n_unseen"] == 14
     assert entry["p"] > 0.01
     assert entry["seen_max"] < entry["unseen_max"] + 0.1

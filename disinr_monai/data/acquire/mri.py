@@ -17,7 +17,7 @@ from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.kspace import cut_affine
 from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import LARGEST_IMAGE, resample_slice
-from disinr_monai.data.simulate.mri import sample_kspace, simulate_kspace
+from disinr_monai.data.simulate.mri import oversampled, sample_kspace, simulate_kspace
 from disinr_monai.data.simulate.patterns import (
     equispaced_mask,
     n_radial_spokes,
@@ -61,6 +61,8 @@ class AcquireMRI(Transform):
             (the same, but estimated together with the image, for scans without a usable centre:
             :func:`~disinr_monai.data.coils.joint.joint_maps`), ``"simulated"`` (those of the simulation, or the file's
             own), ``"file"`` (the file must have them).
+        map_sets: sets of ESPIRiT maps: 1, 2 (an object that wraps around the field of view), or None to decide from the
+            eigenvalues (:func:`~disinr_monai.data.coils.espirit.espirit_maps`).
         seed: of pattern, coils, phase and noise, together with the name of the case.
         pattern: ``"uniform"`` or ``"random"`` lines, ``"poisson"`` disc, ``"radial"`` at the golden angle.
         select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file, e.g. ``{"contrast": 1}``.
@@ -77,11 +79,14 @@ class AcquireMRI(Transform):
         seed: int = 0,
         pattern: Literal["uniform", "random", "poisson", "radial"] = "uniform",
         select: Mapping[str, int] | None = None,
+        map_sets: int | None = None,
     ) -> None:
         if maps not in MAPS:
             raise InputError(f"maps: expected {', '.join(MAPS[:-1])} or {MAPS[-1]}, found {maps!r}")
         if pattern not in PATTERNS:
             raise InputError(f"pattern: expected {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}, found {pattern!r}")
+        if map_sets not in (None, 1, 2):
+            raise InputError(f"map_sets: expected 1, 2 or null (from the data), found {map_sets!r}")
         at_least("acceleration", acceleration, 1)
         at_least("acs", acs, 0, LARGEST_IMAGE, whole=True)
         at_least("n_coils", n_coils, 1, _MOST_COILS, whole=True)
@@ -89,7 +94,7 @@ class AcquireMRI(Transform):
         at_least("image_size", image_size, 8, LARGEST_IMAGE, whole=True)
         self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, int(acs), int(n_coils), pattern
         self.noise_std, self.image_size, self.maps, self.seed = noise_std, int(image_size), maps, seed
-        self.select = select
+        self.select, self.map_sets = select, map_sets
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a listed case into a measured one.
@@ -99,7 +104,7 @@ class AcquireMRI(Transform):
         """
         scan = self._simulated(case) if reader_of(case).kind == "image" else self._raw(case)
         label = case_label(case)
-        operator, measurement = _operator(scan, label, self.maps)
+        operator, measurement = _operator(scan, label, self.maps, self.map_sets)
         zero_filled = torch.linalg.vector_norm(operator.adjoint(measurement), dim=0)
         scale = float(torch.quantile(zero_filled, 0.999))
         if not scale > 0:
@@ -117,6 +122,7 @@ class AcquireMRI(Transform):
         info = {
             **scan["info"],
             "n_coils": operator.range_shape[0],
+            "map_sets": operator.domain_shape[0] // 2,
             "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
             "seed": self.seed,
         }
@@ -141,13 +147,20 @@ class AcquireMRI(Transform):
         image, affine = resample_slice(source.image, source.affine, self.image_size)
         if not image.any():
             raise InputError(f"{case_label(case)}: expected a magnitude image, found no positive voxel")
+        inner = image.shape
+        image = oversampled(image)
+        margin = [(n - m) // 2 for n, m in zip(image.shape, inner, strict=True)]
+        affine[:3, 3] -= affine[:3, :2] @ margin
         sampling, info = self._sampling(case, image.shape)
+        if image.shape != inner:
+            info["oversampled"] = list(image.shape)
         scan = simulate_kspace(image, self.n_coils, self.noise_std, case_seed(self.seed, case["name"]), **sampling)
         return {
             "kspace": scan.kspace,
             **sampling,
             "maps": scan.maps if self.maps == "simulated" else None,
             "shape": image.shape,
+            "crop": inner,
             "reference": scan.reference,
             "affine": affine,
             "info": {**source.info, "simulated": True, **info, "noise_std": self.noise_std, "maps": "simulated"},
@@ -203,19 +216,24 @@ class AcquireMRI(Transform):
         return {"mask": mask}, info | {"acs": self.acs}
 
 
-def _operator(scan: dict[str, Any], label: str, maps_from: str) -> tuple[LinearOperator, torch.Tensor]:
+def _operator(
+    scan: dict[str, Any], label: str, maps_from: str, map_sets: int | None
+) -> tuple[LinearOperator, torch.Tensor]:
     """Build the operator (estimating coil maps if needed) and return it with the measured samples."""
     kspace, trajectory, maps = scan["kspace"], scan.get("trajectory"), scan["maps"]
     if trajectory is None:
         kspace = kspace * scan["mask"]
-    maps = _estimated(scan, kspace, label, maps_from) if maps is None else torch.from_numpy(np.ascontiguousarray(maps))
+    if maps is None:
+        maps = _estimated(scan, kspace, label, maps_from, map_sets)
+    else:
+        maps = torch.from_numpy(np.ascontiguousarray(maps))
     if trajectory is None:
         return MultiCoilFourier(maps, torch.from_numpy(scan["mask"])), torch.from_numpy(kspace)
     operator = NonCartesianFourier(maps, trajectory, density_compensation(trajectory))
     return operator, operator.precondition(torch.from_numpy(kspace))
 
 
-def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str) -> torch.Tensor:
+def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str, map_sets: int | None) -> torch.Tensor:
     """Coil maps from separate calibration lines, the measured centre, or together with the image."""
     trajectory, lines = scan.get("trajectory"), scan.get("calibration")
     if maps_from == "joint":
@@ -231,4 +249,4 @@ def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str
     else:
         size = acs_size(scan["mask"])
     scan["info"] |= {"maps": "espirit", "acs_size": list(size), "separate_calibration": lines is not None}
-    return espirit_maps(kspace, size, name=label)
+    return espirit_maps(kspace, size, n_sets=map_sets, name=label)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_THICK_SLICES = 3.0
+_THICK_SLICES, _THICKER = 3.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def canonical(volume: NDArray, affine: NDArray) -> tuple[NDArray, NDArray[np.flo
 def slice_axis(shape: tuple[int, ...], affine: NDArray) -> tuple[int, int]:
     """Axis that the slices of a canonical (RAS-ordered) volume are taken along, and their number.
 
-    Axial (2), unless the volume is a single slice or was acquired in thick slices along another axis.
+    Axial (2), unless the volume is a single slice or was acquired in thick slices along another axis: their distance
+    is 3 times the voxel size within them, or 1.5 times and there are fewer than a quarter as many as rows and columns.
 
     Args:
         shape: ``(X, Y, Z)``.
@@ -48,7 +49,8 @@ def slice_axis(shape: tuple[int, ...], affine: NDArray) -> tuple[int, int]:
         return single[-1], 1
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     thick = int(np.argmax(spacing))
-    axis = thick if spacing[thick] > _THICK_SLICES * spacing.min() else 2
+    ratio, is_slab = spacing[thick] / spacing.min(), 4 * shape[thick] < min(np.delete(shape, thick))
+    axis = thick if ratio > _THICK_SLICES or (ratio > _THICKER and is_slab) else 2
     return axis, shape[axis]
 
 

@@ -13,6 +13,7 @@ from scipy.ndimage import map_coordinates
 from disinr_monai.operators.nufft import NUFFT
 
 _FINER = 2
+_BRIGHT, _SHARE = 0.1, 0.05
 _Field = Callable[[NDArray, NDArray], NDArray]
 
 
@@ -90,6 +91,33 @@ def simulate_kspace(
     noise = rng.standard_normal((2, *band.shape)) * (std / np.sqrt(2))
     kspace = (band + noise[0] + 1j * noise[1]).astype(np.complex64)
     return SimulatedScan(kspace, reference.astype(np.float32), maps.astype(np.complex64), std)
+
+
+def oversampled(image: NDArray) -> NDArray:
+    """Continue an object beyond a field of view whose edge it reaches: mirrored, down to 0 within an eighth a side.
+
+    A scanner measures such an object with oversampling of readout and phase and cuts the field of view out of the
+    result. Without it the object would end in a step, and its coil sensitivities would jump from one edge to the other:
+    coil maps can be estimated from neither. An axis at whose edges there is air stays as it is.
+
+    Args:
+        image: magnitude ``(H, W)``.
+
+    Returns:
+        Larger or the same image, the field of view in its centre.
+    """
+    level = _BRIGHT * np.quantile(image, 0.99)
+    for axis in (0, 1):
+        edges = np.take(image, (0, -1), axis)
+        n = image.shape[axis]
+        if (edges > level).mean(1 - axis).max() <= _SHARE or n < 2:
+            continue
+        margin = n // 8 + (n // 8) % 2  # even, so that the centre stays the centre
+        fall = np.cos(np.pi / 2 * (np.arange(margin) + 0.5) / margin) ** 2
+        profile = np.concatenate((fall[::-1], np.ones(n), fall))
+        widths = [(margin, margin) if a == axis else (0, 0) for a in (0, 1)]
+        image = np.pad(image, widths, mode="symmetric") * np.expand_dims(profile, 1 - axis)
+    return image
 
 
 def sample_kspace(images: NDArray, trajectory: NDArray) -> NDArray[np.complex128]:
