@@ -17,7 +17,7 @@ from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.kspace import cut_affine
 from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import LARGEST_IMAGE, resample_slice
-from disinr_monai.data.simulate.mri import sample_kspace, simulate_kspace
+from disinr_monai.data.simulate.mri import COILS, PHASES, sample_kspace, simulate_kspace
 from disinr_monai.data.simulate.patterns import (
     equispaced_mask,
     n_radial_spokes,
@@ -63,6 +63,9 @@ class AcquireMRI(Transform):
             own), ``"file"`` (the file must have them).
         seed: of pattern, coils, phase and noise, together with the name of the case.
         pattern: ``"uniform"`` or ``"random"`` lines, ``"poisson"`` disc, ``"radial"`` at the golden angle.
+        object_phase: of simulated images, ``"smooth"`` or ``"tissue"`` (sharp at fat, vessels and air).
+        coils: of simulated scans, ``"ring"`` (regular), ``"array"`` (irregular, coupled, prewhitened) or
+            ``"raw_array"`` (the same with correlated noise).
         select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file, e.g. ``{"contrast": 1}``.
     """
 
@@ -77,11 +80,17 @@ class AcquireMRI(Transform):
         seed: int = 0,
         pattern: Literal["uniform", "random", "poisson", "radial"] = "uniform",
         select: Mapping[str, int] | None = None,
+        object_phase: Literal["smooth", "tissue"] = "smooth",
+        coils: Literal["ring", "array", "raw_array"] = "ring",
     ) -> None:
-        if maps not in MAPS:
-            raise InputError(f"maps: expected {', '.join(MAPS[:-1])} or {MAPS[-1]}, found {maps!r}")
-        if pattern not in PATTERNS:
-            raise InputError(f"pattern: expected {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}, found {pattern!r}")
+        for name, value, known in (
+            ("maps", maps, MAPS),
+            ("pattern", pattern, PATTERNS),
+            ("object_phase", object_phase, PHASES),
+            ("coils", coils, COILS),
+        ):
+            if value not in known:
+                raise InputError(f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, found {value!r}")
         at_least("acceleration", acceleration, 1)
         at_least("acs", acs, 0, LARGEST_IMAGE, whole=True)
         at_least("n_coils", n_coils, 1, _MOST_COILS, whole=True)
@@ -89,7 +98,7 @@ class AcquireMRI(Transform):
         at_least("image_size", image_size, 8, LARGEST_IMAGE, whole=True)
         self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, int(acs), int(n_coils), pattern
         self.noise_std, self.image_size, self.maps, self.seed = noise_std, int(image_size), maps, seed
-        self.select = select
+        self.select, self.object_phase, self.coils = select, object_phase, coils
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a listed case into a measured one.
@@ -142,7 +151,8 @@ class AcquireMRI(Transform):
         if not image.any():
             raise InputError(f"{case_label(case)}: expected a magnitude image, found no positive voxel")
         sampling, info = self._sampling(case, image.shape)
-        scan = simulate_kspace(image, self.n_coils, self.noise_std, case_seed(self.seed, case["name"]), **sampling)
+        seed, realism = case_seed(self.seed, case["name"]), {"object_phase": self.object_phase, "coils": self.coils}
+        scan = simulate_kspace(image, self.n_coils, self.noise_std, seed, **sampling, **realism)
         return {
             "kspace": scan.kspace,
             **sampling,
