@@ -160,7 +160,14 @@ class AcquireMRI(Transform):
             "shape": image.shape,
             "reference": scan.reference,
             "affine": affine,
-            "info": {**source.info, "simulated": True, **info, "noise_std": self.noise_std, "maps": "simulated"},
+            "info": {
+                **source.info,
+                "simulated": True,
+                **info,
+                **realism,
+                "noise_std": self.noise_std,
+                "maps": "simulated",
+            },
         }
 
     def _raw(self, case: Mapping[str, Any]) -> dict[str, Any]:
