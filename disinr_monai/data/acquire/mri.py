@@ -17,7 +17,11 @@ from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.kspace import cut_affine
 from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import LARGEST_IMAGE, resample_slice
+<<<<<<< HEAD
 from disinr_monai.data.simulate.mri import oversampled, sample_kspace, simulate_kspace
+=======
+from disinr_monai.data.simulate.mri import COILS, PHASES, sample_kspace, simulate_kspace
+>>>>>>> w-sim
 from disinr_monai.data.simulate.patterns import (
     equispaced_mask,
     n_radial_spokes,
@@ -65,6 +69,9 @@ class AcquireMRI(Transform):
             eigenvalues (:func:`~disinr_monai.data.coils.espirit.espirit_maps`).
         seed: of pattern, coils, phase and noise, together with the name of the case.
         pattern: ``"uniform"`` or ``"random"`` lines, ``"poisson"`` disc, ``"radial"`` at the golden angle.
+        object_phase: of simulated images, ``"smooth"`` or ``"tissue"`` (sharp at fat, vessels and air).
+        coils: of simulated scans, ``"ring"`` (regular), ``"array"`` (irregular, coupled, prewhitened) or
+            ``"raw_array"`` (the same with correlated noise).
         select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file, e.g. ``{"contrast": 1}``.
     """
 
@@ -79,6 +86,7 @@ class AcquireMRI(Transform):
         seed: int = 0,
         pattern: Literal["uniform", "random", "poisson", "radial"] = "uniform",
         select: Mapping[str, int] | None = None,
+<<<<<<< HEAD
         map_sets: int | None = None,
     ) -> None:
         if maps not in MAPS:
@@ -87,6 +95,19 @@ class AcquireMRI(Transform):
             raise InputError(f"pattern: expected {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}, found {pattern!r}")
         if map_sets not in (None, 1, 2):
             raise InputError(f"map_sets: expected 1, 2 or null (from the data), found {map_sets!r}")
+=======
+        object_phase: Literal["smooth", "tissue"] = "smooth",
+        coils: Literal["ring", "array", "raw_array"] = "ring",
+    ) -> None:
+        for name, value, known in (
+            ("maps", maps, MAPS),
+            ("pattern", pattern, PATTERNS),
+            ("object_phase", object_phase, PHASES),
+            ("coils", coils, COILS),
+        ):
+            if value not in known:
+                raise InputError(f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, found {value!r}")
+>>>>>>> w-sim
         at_least("acceleration", acceleration, 1)
         at_least("acs", acs, 0, LARGEST_IMAGE, whole=True)
         at_least("n_coils", n_coils, 1, _MOST_COILS, whole=True)
@@ -94,7 +115,11 @@ class AcquireMRI(Transform):
         at_least("image_size", image_size, 8, LARGEST_IMAGE, whole=True)
         self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, int(acs), int(n_coils), pattern
         self.noise_std, self.image_size, self.maps, self.seed = noise_std, int(image_size), maps, seed
+<<<<<<< HEAD
         self.select, self.map_sets = select, map_sets
+=======
+        self.select, self.object_phase, self.coils = select, object_phase, coils
+>>>>>>> w-sim
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a listed case into a measured one.
@@ -152,9 +177,14 @@ class AcquireMRI(Transform):
         margin = [(n - m) // 2 for n, m in zip(image.shape, inner, strict=True)]
         affine[:3, 3] -= affine[:3, :2] @ margin
         sampling, info = self._sampling(case, image.shape)
+<<<<<<< HEAD
         if image.shape != inner:
             info["oversampled"] = list(image.shape)
         scan = simulate_kspace(image, self.n_coils, self.noise_std, case_seed(self.seed, case["name"]), **sampling)
+=======
+        seed, realism = case_seed(self.seed, case["name"]), {"object_phase": self.object_phase, "coils": self.coils}
+        scan = simulate_kspace(image, self.n_coils, self.noise_std, seed, **sampling, **realism)
+>>>>>>> w-sim
         return {
             "kspace": scan.kspace,
             **sampling,
@@ -163,7 +193,14 @@ class AcquireMRI(Transform):
             "crop": inner,
             "reference": scan.reference,
             "affine": affine,
-            "info": {**source.info, "simulated": True, **info, "noise_std": self.noise_std, "maps": "simulated"},
+            "info": {
+                **source.info,
+                "simulated": True,
+                **info,
+                **realism,
+                "noise_std": self.noise_std,
+                "maps": "simulated",
+            },
         }
 
     def _raw(self, case: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from disinr_monai.data.simulate.coils import CoilArray, random_array
+from disinr_monai.data.simulate.phase import tissue_factor
 from disinr_monai.operators.nufft import NUFFT
 
+COILS, PHASES = ("ring", "array", "raw_array"), ("smooth", "tissue")
 _FINER = 2
 _BRIGHT, _SHARE = 0.1, 0.05
 _Field = Callable[[NDArray, NDArray], NDArray]
@@ -42,6 +46,8 @@ def simulate_kspace(
     seed: int = 0,
     mask: NDArray | None = None,
     trajectory: NDArray | None = None,
+    object_phase: Literal["smooth", "tissue"] = "smooth",
+    coils: Literal["ring", "array", "raw_array"] = "ring",
 ) -> SimulatedScan:
     """Simulate the multi-coil k-space of a magnitude image, fully sampled or along a trajectory.
 
@@ -60,27 +66,38 @@ def simulate_kspace(
         mask: ``(H, W)`` or ``(W,)``, the samples that ``noise_std`` refers to; all of them by default.
         trajectory: ``(n_readouts, n_samples, 2)``, cycles per field of view along rows and columns; Cartesian by
             default.
+        object_phase: ``"smooth"`` waves alone, or ``"tissue"``: also
+            :func:`~disinr_monai.data.simulate.phase.tissue_factor`, sharp at fat, vessels and air.
+        coils: ``"ring"`` of regular loops, or ``"array"``: :func:`~disinr_monai.data.simulate.coils.random_array`,
+            prewhitened by its true noise covariance, so that the noise is white; ``"raw_array"`` leaves the noise
+            correlated, as in a file without a noise scan (``noise_std`` is then the mean over the coils).
 
     Raises:
-        ValueError: wrong rank, or fewer than one coil, or negative noise.
+        ValueError: wrong rank, or fewer than one coil, or negative noise, or an unknown ``object_phase`` or ``coils``.
     """
-    if magnitude.ndim != 2 or n_coils < 1 or noise_std < 0:
+    if magnitude.ndim != 2 or n_coils < 1 or noise_std < 0 or object_phase not in PHASES or coils not in COILS:
         raise ValueError(
-            "simulate_kspace: expected magnitude (H, W), n_coils >= 1 and noise_std >= 0, "
-            f"found {magnitude.shape}, {n_coils}, {noise_std}"
+            "simulate_kspace: expected magnitude (H, W), n_coils >= 1, noise_std >= 0, "
+            f"object_phase of {', '.join(PHASES)} and coils of {', '.join(COILS)}, "
+            f"found {magnitude.shape}, {n_coils}, {noise_std}, {object_phase}, {coils}"
         )
     shape = magnitude.shape
     rng = np.random.default_rng(seed)
-    coils, phase = _random_coils(n_coils, rng), _random_phase(rng)
+    ring, phase = _random_coils(n_coils, rng), _random_phase(rng)
+    white = np.eye(n_coils, dtype=complex)
+    array = CoilArray(ring, white, white) if coils == "ring" else random_array(n_coils, rng, magnitude)
+    array = array.whitened() if coils == "array" else array
     fine_axes = [(np.arange(_FINER * n) - _FINER * n // 2) / _FINER + n // 2 for n in shape]
     fine, coarse = _positions(fine_axes, shape), _positions([np.arange(n) for n in shape], shape)
     grid = np.meshgrid(*fine_axes, indexing="ij")
     # Cubic splines overshoot at sharp edges, and a magnitude has no negative values.
     object_fine = np.maximum(map_coordinates(magnitude.astype(np.float64), grid, order=3, mode="nearest"), 0)
     object_fine = object_fine * np.exp(1j * phase(*fine))
-    fields = _unit_rss([coil(*fine) for coil in coils])
+    if object_phase == "tissue":
+        object_fine = object_fine * map_coordinates(tissue_factor(magnitude, rng), grid, order=1, mode="nearest")
+    fields = _unit_rss(array.fields(*fine))
     band = np.stack([_measure(object_fine * field, shape) for field in fields])
-    maps = _unit_rss([coil(*coarse) for coil in coils])
+    maps = _unit_rss(array.fields(*coarse))
     images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(band, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
     reference = np.abs((maps.conj() * images).sum(0, keepdims=True))
     sampled = np.ones(shape, bool) if mask is None else np.broadcast_to(np.asarray(mask) != 0, shape)
@@ -89,7 +106,10 @@ def simulate_kspace(
         sampled = np.ones(band.shape[1:], bool)
     std = noise_std * float(np.sqrt(np.mean(np.abs(band[:, sampled]) ** 2)))
     noise = rng.standard_normal((2, *band.shape)) * (std / np.sqrt(2))
-    kspace = (band + noise[0] + 1j * noise[1]).astype(np.complex64)
+    noise = noise[0] + 1j * noise[1]
+    if coils == "raw_array":
+        noise = np.tensordot(np.linalg.cholesky(array.covariance), noise, 1)
+    kspace = (band + noise).astype(np.complex64)
     return SimulatedScan(kspace, reference.astype(np.float32), maps.astype(np.complex64), std)
 
 
@@ -141,9 +161,8 @@ def _positions(axes: list[NDArray], shape: tuple[int, int]) -> tuple[NDArray, ND
     return row[:, None], column[None, :]
 
 
-def _unit_rss(fields: list[NDArray]) -> NDArray:
-    stacked = np.stack(fields)
-    return stacked / np.sqrt((np.abs(stacked) ** 2).sum(0, keepdims=True))
+def _unit_rss(fields: NDArray) -> NDArray:
+    return fields / np.sqrt((np.abs(fields) ** 2).sum(0, keepdims=True))
 
 
 def _random_coils(n_coils: int, rng: np.random.Generator) -> list[_Field]:

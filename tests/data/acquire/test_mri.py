@@ -51,6 +51,21 @@ def test_a_simulated_case(phantom_case):
     assert case["info"]["sampled_fraction"] == pytest.approx(float(lines) / 64)
 
 
+def test_a_scan_may_be_simulated_like_a_real_one(phantom_case):
+    settings = {"image_size": 64, "n_coils": 4, "maps": "simulated"}
+    plain = AcquireMRI(**settings)(phantom_case)
+    case = AcquireMRI(**settings, object_phase="tissue", coils="array")(phantom_case)
+    _check_contract(case)
+    assert (case["info"]["object_phase"], case["info"]["coils"]) == ("tissue", "array")
+    assert (plain["info"]["object_phase"], plain["info"]["coils"]) == ("smooth", "ring")
+    # Another phase, the same head.
+    assert not torch.allclose(case["scan"].measurement, plain["scan"].measurement, atol=0.1)
+    assert torch.corrcoef(torch.stack([case["reference"].ravel(), plain["reference"].ravel()]))[0, 1] > 0.95
+    for key in ("object_phase", "coils"):
+        with pytest.raises(InputError, match=f"^{key}: expected .* or .*, found 'none'"):
+            AcquireMRI(**{key: "none"})
+
+
 def test_scales_lead_back_to_the_reference_and_the_file(phantom_case):
     """Noise-free and fully sampled, the adjoint is the reference, and in the file's units the phantom itself."""
     case = AcquireMRI(image_size=72, acceleration=1, noise_std=0.0, maps="simulated")(phantom_case)
