@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from disinr_monai.data.case import case_label, make_case
 from disinr_monai.data.coils.espirit import espirit_maps, gridded_calibration
 from disinr_monai.data.coils.joint import joint_maps
+from disinr_monai.data.coils.reference import REFERENCES, full_reference, reference_info
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.kspace import cut_affine
 from disinr_monai.data.readers.reader import reader_of
@@ -43,7 +44,7 @@ class AcquireMRI(Transform):
     * image: brought to ``image_size``², k-space simulated (:func:`~disinr_monai.data.simulate.mri.simulate_kspace`)
       where ``pattern`` samples it, noise added;
     * fully sampled raw k-space: sampled in the same way (or by the file's ``mask``), no noise added; the reference is
-      the root sum of squares of the full scan;
+      made from the full scan (``reference``), and the samples taken away are kept as ``unsampled``;
     * undersampled or non-Cartesian raw k-space: taken as it is, no reference.
 
     The measurement is scaled so that the image is about 1: by the 99.9th percentile of its zero-filled magnitude. That
@@ -64,6 +65,9 @@ class AcquireMRI(Transform):
         seed: of pattern, coils, phase and noise, together with the name of the case.
         pattern: ``"uniform"`` or ``"random"`` lines, ``"poisson"`` disc, ``"radial"`` at the golden angle.
         select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file, e.g. ``{"contrast": 1}``.
+        reference: of fully sampled raw k-space: ``"combined"`` (the coils, with maps of the full scan) or ``"rss"``
+            (root sum of squares, which carries a noise bias):
+            :func:`~disinr_monai.data.coils.reference.full_reference`.
     """
 
     def __init__(
@@ -77,7 +81,10 @@ class AcquireMRI(Transform):
         seed: int = 0,
         pattern: Literal["uniform", "random", "poisson", "radial"] = "uniform",
         select: Mapping[str, int] | None = None,
+        reference: Literal["combined", "rss"] = "combined",
     ) -> None:
+        if reference not in REFERENCES:
+            raise InputError(f"reference: expected {' or '.join(REFERENCES)}, found {reference!r}")
         if maps not in MAPS:
             raise InputError(f"maps: expected {', '.join(MAPS[:-1])} or {MAPS[-1]}, found {maps!r}")
         if pattern not in PATTERNS:
@@ -89,7 +96,7 @@ class AcquireMRI(Transform):
         at_least("image_size", image_size, 8, LARGEST_IMAGE, whole=True)
         self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, int(acs), int(n_coils), pattern
         self.noise_std, self.image_size, self.maps, self.seed = noise_std, int(image_size), maps, seed
-        self.select = select
+        self.select, self.reference = select, reference
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a listed case into a measured one.
@@ -114,8 +121,12 @@ class AcquireMRI(Transform):
             reference = None if reference is None else reference[:, rows, columns]
         output_scale = scale if reference is None else float(reference.max())
         image_scale, unit = scale / output_scale, scan.get("unit", 1.0)
+        full = scan.get("full")
+        about = {} if full is None else reference_info(self.reference, full.noise / output_scale)
+        more = {} if crop or scan.get("trajectory") is not None else _unsampled(operator, scan, scale)
         info = {
             **scan["info"],
+            **about,
             "n_coils": operator.range_shape[0],
             "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
             "seed": self.seed,
@@ -130,6 +141,7 @@ class AcquireMRI(Transform):
             output_scale=output_scale * unit,
             reference=None if reference is None else reference / output_scale,
             crop=crop,
+            **more,
         )
 
     def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,10 +173,10 @@ class AcquireMRI(Transform):
             raise InputError(
                 f"{case['path']}: expected `sensitivity_maps` (maps = {self.maps}), found none; use maps = espirit"
             )
-        reference = None
+        full = None
         if raw.is_full:
             images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
-            reference = np.sqrt((np.abs(images) ** 2).sum(0, keepdims=True)).astype(np.float32)
+            full = full_reference(images, kspace, raw.maps, self.reference, case_label(case))
             if not raw.has_mask:
                 chosen, settings = self._sampling(case, raw.shape)
                 info |= settings
@@ -182,9 +194,10 @@ class AcquireMRI(Transform):
             "shape": raw.shape,
             "crop": raw.crop or raw.shape,
             "unit": raw.unit,
-            "reference": reference,
+            "reference": None if full is None else full.image,
+            "full": full,
             "affine": raw.affine,
-            "info": {**info, "maps": "file", "retrospective": reference is not None},
+            "info": {**info, "maps": "file", "retrospective": full is not None},
         }
 
     def _sampling(self, case: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[dict[str, NDArray], dict[str, Any]]:
@@ -213,6 +226,19 @@ def _operator(scan: dict[str, Any], label: str, maps_from: str) -> tuple[LinearO
         return MultiCoilFourier(maps, torch.from_numpy(scan["mask"])), torch.from_numpy(kspace)
     operator = NonCartesianFourier(maps, trajectory, density_compensation(trajectory))
     return operator, operator.precondition(torch.from_numpy(kspace))
+
+
+def _unsampled(operator: MultiCoilFourier, scan: dict[str, Any], scale: float) -> dict[str, Scan]:
+    """The samples of a full raw scan that were taken away, as a scan of their own to judge by."""
+    if scan.get("full") is None:
+        return {}
+    rest = (scan["kspace"] != 0).any(0) & ~scan["mask"]
+    if not rest.any():
+        return {}
+    samples = scan["kspace"] * rest
+    if scan["full"].variance > 0:
+        scan["info"]["unsampled_noise"] = scan["full"].variance / float((np.abs(samples[:, rest]) ** 2).mean())
+    return {"unsampled": Scan(operator.with_mask(torch.from_numpy(rest)), torch.from_numpy(samples) / scale)}
 
 
 def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str) -> torch.Tensor:
