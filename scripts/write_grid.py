@@ -37,7 +37,7 @@ def grid_section(result: dict[str, Any]) -> list[str]:
     lines += [f"The same for all: {options}.", ""] if options else []
     inside = "_body" if kind == "real" else ""
     lines += _cells(cells, inside, kind) + [""]
-    lines += [f"{line[0].upper()}{line[1:]}." for line in reference_lines(rows)] + [""]
+    lines += [text for line in reference_lines(rows) for text in (f"{line[0].upper()}{line[1:]}.", "")]
     lines += ["PSNR of disinr and gain (dB) by person:", "", *_persons(cells, inside), ""]
     made = sorted(
         {f"{cell['hardware']}; commit {cell['versions'].get('git_commit', 'unknown')}" for cell in cells.values()}

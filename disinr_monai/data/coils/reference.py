@@ -16,6 +16,7 @@ from disinr_monai.scan import Scan
 REFERENCES = ("combined", "rss")
 _CENTRE = 32
 _LEAST_MAP = 0.05
+_OUTER = (5 / 12, 1 / 4)  # of readout and phase encoding: the corners beyond hold hardly any signal
 _TEXTS = {"combined": "coils combined with maps of the full scan", "rss": "root sum of squares of the full scan"}
 
 
@@ -49,7 +50,7 @@ def full_reference(
 
     The noise of a magnitude where there is signal has half the variance of the complex noise,
     :math:`s^H Ψ s / (2 |s|^4)`, with :math:`s = x` for the root sum of squares, and the covariance :math:`Ψ` of the
-    coils in the outermost twelfth of the readout, scaled so that its mean variance is what the scan itself shows
+    coils in the corners of k-space, scaled so that its mean variance is what the scan itself shows
     (:meth:`~disinr_monai.scan.Scan.noise_variance`). Its mean over the pixels above a tenth of the maximum is given.
 
     Args:
@@ -83,8 +84,10 @@ def _covariance(kspace: NDArray) -> NDArray[np.complex128]:
     samples = torch.from_numpy(np.ascontiguousarray(kspace, dtype=np.complex64))
     full = MultiCoilFourier(torch.ones_like(samples), torch.ones(samples.shape[1:]))
     variance = float(Scan(full, samples).noise_variance().mean())
-    edge = max(kspace.shape[1] // 12, 1)
-    outer = np.concatenate((kspace[:, :edge], kspace[:, -edge:]), axis=1).reshape(len(kspace), -1).astype(np.complex128)
+    rows, columns = (
+        np.abs(np.arange(n) - n // 2) >= n * part for n, part in zip(kspace.shape[1:], _OUTER, strict=True)
+    )
+    outer = kspace[:, rows][:, :, columns].reshape(len(kspace), -1).astype(np.complex128)
     covariance = outer @ outer.conj().T
     return covariance * (variance * len(kspace) / max(float(np.trace(covariance).real), np.finfo(float).tiny))
 

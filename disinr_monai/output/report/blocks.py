@@ -20,7 +20,7 @@ METRICS = {
         ".4f",
         "error of the predicted samples that were taken away, over their size; 0 is best",
     ),
-    "unsampled_noise": ("of that noise", ".4f", "what the noise of these samples alone gives: nothing can be lower"),
+    "unsampled_noise": ("of that noise", ".4f", "what the estimated noise of these samples alone gives"),
     "reference_ceiling": ("noise limit (dB)", ".1f", "PSNR of a perfect image against this reference, which is noisy"),
     "seconds": ("seconds", ".2f", ""),
     "iterations": ("iterations", ".0f", ""),
