@@ -9,8 +9,12 @@ their own: give `--checkpoints strainer=PATH,meta=PATH`, or they are pre-trained
 methods run on the others.
 
     python scripts/benchmark.py speed --output speed.json
+    python scripts/benchmark.py grid --task mri --data_dir SCANS
 
-Every option of `quality` that is not listed here goes to the bundle as an override (`--n_views 60`, ...).
+`grid` runs the test persons of benchmarks/test_persons.json through all noise levels and accelerations (MRI) or photons
+and views (CT), or with `--task real` the measured scan. Every finished cell is stored; another call goes on from there.
+
+Every option of `quality` and `grid` that is not listed here goes to the bundle as an override (`--n_views 60`, ...).
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import grid
 import mlflow
 import speed
 from monai.bundle import ConfigWorkflow
@@ -153,8 +158,8 @@ def parse_checkpoints(text: str) -> dict[str, str]:
     return found
 
 
-def check_methods(task: str, methods: list[str], options: dict[str, Any]) -> dict[str, Any]:
-    """The classical methods of the task.
+def check_methods(task: str, methods: list[str], options: dict[str, Any]) -> None:
+    """Refuse methods and options that the task does not have.
 
     Raises:
         InputError: an unknown method, or an option that no run of these methods reads.
@@ -170,7 +175,6 @@ def check_methods(task: str, methods: list[str], options: dict[str, Any]) -> dic
     for key in options:
         if key.split("#")[0] not in known:
             raise InputError(f"{key}: no such key in the configs of these methods")
-    return classical
 
 
 def networks_of(methods: list[str]) -> list[str]:
@@ -185,28 +189,35 @@ def quality(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
         InputError: what a user can get wrong.
     """
     methods = arguments.methods.split(",")
-    classical = check_methods(arguments.task, methods, options)
+    check_methods(arguments.task, methods, options)
     checkpoints = parse_checkpoints(arguments.checkpoints)
     if arguments.checkpoint:
         checkpoints = {"disinr": arguments.checkpoint, "disinr_paper": arguments.checkpoint, **checkpoints}
-    baselines = {m: classical[m] for m in methods if m in classical}
     setting = ", ".join(f"{k} {v}" for k, v in options.items())
     options = {"dataset_dir": arguments.dataset_dir, "seed": arguments.seed, "quiet": arguments.quiet, **options}
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(arguments.output_dir or temporary)
         add_checkpoints(arguments, checkpoints, options, folder)
-        for i, method in enumerate(networks_of(methods)):
-            given = {**options, "checkpoint": checkpoints[method]} if method in checkpoints else options
-            out = folder / f"{arguments.task}-{method}"
-            others = {name: method_of for name, method_of in baselines.items() if name != method} if i == 0 else {}
-            rows += evaluate(arguments.task, method, others, given, out)
+        rows = measure(arguments.task, methods, checkpoints, options, folder)
         for row in rows:
             row |= {"task": arguments.task, "setting": setting or "default"}
         track(rows, f"quality-{arguments.task}", options.get("tracking_uri"), folder)
     write_json(arguments.output, {"rows": rows}, arguments.seed)
     print(summary_table(rows))
     print(f"written to {arguments.output}")
+
+
+def measure(
+    task: str, methods: list[str], checkpoints: dict[str, str], options: dict[str, Any], folder: Path
+) -> list[dict[str, Any]]:
+    """Rows of several methods on the same measurements; classical ones run beside the first network."""
+    classical = json.loads((ROOT / "configs" / f"{task}.json").read_text())["classical"]
+    rows: list[dict[str, Any]] = []
+    for i, method in enumerate(networks_of(methods)):
+        given = {**options, "checkpoint": checkpoints[method]} if method in checkpoints else options
+        others = {m: classical[m] for m in methods if m in classical and m != method} if i == 0 else {}
+        rows += evaluate(task, method, others, given, folder / f"{task}-{method}")
+    return rows
 
 
 def track(rows: list[dict[str, Any]], name: str, uri: str | None, folder: Path) -> None:
@@ -237,13 +248,27 @@ def main() -> None:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--quiet", action="store_true")
     speed.add_command(commands)
+    grid.add_command(commands)
     arguments, rest = parser.parse_known_args()
     if arguments.command == "speed":
         return speed.speed(parser.parse_args())
     try:
+        if arguments.command == "grid":
+            return measure_grid(arguments, override_options(rest))
         quality(arguments, override_options(rest))
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
+
+
+def measure_grid(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+    """Check the methods of a grid and measure it.
+
+    Raises:
+        InputError: what a user can get wrong.
+    """
+    spec = grid.GRIDS[arguments.task]
+    check_methods(spec.task, (arguments.methods or spec.methods).split(","), options)
+    grid.grid(arguments, options, measure)
 
 
 def override_options(rest: list[str]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
     python scripts/write_benchmarks.py
 
-A result file is what `scripts/benchmark.py` writes, with an optional `"title"` and `"notes"` (a list of sentences). The
-page also shows what `scripts/study.py` wrote to benchmarks/studies and `scripts/tune.py` to benchmarks/tuning.
+A result file is what `scripts/benchmark.py quality` writes, with an optional `"title"` and `"notes"` (a list of
+sentences). The page begins with what `scripts/benchmark.py grid` wrote (`grid_*.json`), and also shows what
+`scripts/study.py` wrote to benchmarks/studies and `scripts/tune.py` to benchmarks/tuning.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+
+from write_grid import TITLES, grid_section
 
 from disinr_monai.output.tables import summarise
 
@@ -82,7 +85,10 @@ def main() -> None:
         "",
     ]
     short: list[str] = []
-    for path in sorted(RESULTS.glob("*.json")):
+    for kind in TITLES:  # real data first
+        if (path := RESULTS / f"grid_{kind}.json").is_file():
+            page += grid_section(json.loads(path.read_text()))
+    for path in sorted(set(RESULTS.glob("*.json")) - set(RESULTS.glob("grid_*.json"))):
         result = json.loads(path.read_text())
         header, rows = result["header"], result["rows"]
         title = result.get("title", path.stem)

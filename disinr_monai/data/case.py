@@ -12,6 +12,7 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
+from disinr_monai.data.coils.reference import describe_reference
 from disinr_monai.data.readers.reader import READERS
 from disinr_monai.errors import InputError
 from disinr_monai.grid import voxel_centres
@@ -169,6 +170,8 @@ def describe(info: Mapping[str, Any]) -> str:
         )
     if "geometry" in info:
         parts.append(f"geometry: {info['geometry']}")
+    if "reference" in info:
+        parts.append(describe_reference(info))
     if "read_as" in info:  # what the reader itself has to say
         parts.append(info["read_as"])
     return ", ".join(parts)

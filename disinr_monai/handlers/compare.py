@@ -8,9 +8,13 @@ from torch import Tensor
 
 from disinr_monai.data.case import is_simulated
 from disinr_monai.fitting.case_inferer import CaseInferer
+from disinr_monai.fitting.joint_coils import JointAdaptation
 from disinr_monai.methods import DirectInverse
-from disinr_monai.output.metrics import image_metrics, to_display
+from disinr_monai.modality import facts_of
+from disinr_monai.output.metrics import all_metrics, to_display, unsampled_error
 from disinr_monai.runtime.memory import peak_memory_mb
+
+REFERENCE_FACTS = ("reference", "reference_noise", "reference_ceiling", "unsampled_noise")
 
 
 class Comparison(NamedTuple):
@@ -59,7 +63,12 @@ def table_row(
     row = {"case": case["name"], "subject": case["subject"], "method": name}
     if "reference" in case:
         shown = to_display(image, modality, case["image_scale"])
-        row |= image_metrics(shown, to_display(case["reference"], modality))
+        is_hu = case.get("units", facts_of(modality).units) == "HU"
+        row |= all_metrics(shown, to_display(case["reference"], modality), is_hu)
+        row |= {key: case["info"][key] for key in REFERENCE_FACTS if key in case["info"]}
+    # A method with coil maps of its own predicts other k-space than the case's operator makes of its image.
+    if "unsampled" in case and not isinstance(method, JointAdaptation):
+        row["unsampled_error"] = unsampled_error(case["unsampled"], image)
     row |= {"seconds": seconds, "iterations": method.iterations_run, "peak_memory_mb": peak_memory_mb()}
     fallbacks = [entry["fallback"] for entry in method.history if "fallback" in entry]
     if fallbacks:

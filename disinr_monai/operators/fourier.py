@@ -123,6 +123,12 @@ class MultiCoilFourier(LinearOperator):
         part._set_mask(self.mask * torch.fft.ifftshift(keep, dim=(-2, -1)).to(self.mask))
         return part
 
+    def with_mask(self, mask: Tensor) -> MultiCoilFourier:
+        """Measure other samples, ``mask`` ``(H, W)``; coil maps are shared."""
+        part = self._with()
+        part._set_mask(torch.fft.ifftshift(mask, dim=(-2, -1)).to(self.mask))
+        return part
+
     @property
     def sampled(self) -> Tensor:
         """Which samples are measured, real ``(H, W)``, 1 or 0, zero frequency in the middle."""

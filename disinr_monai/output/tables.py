@@ -13,8 +13,11 @@ import numpy as np
 from disinr_monai.runtime.files import atomic_path
 from disinr_monai.runtime.versions import versions
 
+_INSIDE = ("psnr_body", "ssim_body", "psnr_soft", "ssim_soft", "unsampled_error")
+_OF_REFERENCE = ("unsampled_noise", "reference_noise", "reference_ceiling")
 _NUMBERS = ("psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "fallback", "residual")
-COLUMNS = ("case", "subject", "method", *_NUMBERS, "measurement", "warnings")
+_NUMBERS += _INSIDE + _OF_REFERENCE
+COLUMNS = ("case", "subject", "method", *_NUMBERS, "reference", "measurement", "warnings")
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -47,7 +50,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == method]
         summary: dict[str, float] = {"n_subjects": len({row["subject"] for row in mine})}
-        for key in ("psnr", "ssim", "nrmse", "seconds", "iterations"):
+        for key in ("psnr", "ssim", "nrmse", *_INSIDE, "seconds", "iterations"):
             by_subject: dict[str, list[float]] = {}
             for row in mine:
                 if key in row:
@@ -60,10 +63,21 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def summary_table(rows: list[dict[str, Any]]) -> str:
-    """Format the summary as aligned text."""
-    lines = [f"{'method':<14}{'subjects':>9}{'PSNR dB':>16}{'SSIM':>16}{'seconds':>10}"]
+    """Format the summary as aligned text, with the reference of raw scans below it."""
+    lines = [f"{'method':<14}{'subjects':>9}{'PSNR dB':>16}{'in the body':>16}{'SSIM':>16}{'seconds':>10}"]
     for method, s in summarise(rows).items():
-        psnr = f"{s['psnr']:.2f} ± {s['psnr_std']:.2f}" if "psnr" in s else "-"
+        psnr, body = (f"{s[k]:.2f} ± {s[f'{k}_std']:.2f}" if k in s else "-" for k in ("psnr", "psnr_body"))
         ssim = f"{s['ssim']:.4f} ± {s['ssim_std']:.4f}" if "ssim" in s else "-"
-        lines.append(f"{method:<14}{s['n_subjects']:>9.0f}{psnr:>16}{ssim:>16}{s['seconds']:>10.2f}")
-    return "\n".join(lines)
+        lines.append(f"{method:<14}{s['n_subjects']:>9.0f}{psnr:>16}{body:>16}{ssim:>16}{s['seconds']:>10.2f}")
+    return "\n".join(lines + reference_lines(rows))
+
+
+def reference_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Say what raw scans are compared with and how good that is: one line for each kind of reference."""
+    lines = []
+    for kind in dict.fromkeys(row["reference"] for row in rows if "reference" in row):
+        mine = {row["case"]: row for row in rows if row.get("reference") == kind}.values()
+        limits = [row["reference_ceiling"] for row in mine if "reference_ceiling" in row]
+        text = f"; its own noise limits PSNR to about {np.mean(limits):.1f} dB" if limits else "; its noise is unknown"
+        lines.append(f"reference of {len(mine)} raw scan{'s' * (len(mine) > 1)}: {kind}{text}")
+    return lines

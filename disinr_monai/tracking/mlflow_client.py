@@ -209,7 +209,7 @@ def log_methods(
             own |= {key: str(mine[0][key]) for key in ("task", "setting") if key in mine[0]}
             run_id = client.create_run(experiment_id, stamp, own, run_name=method).info.run_id
         metrics = [Metric(key, float(value), stamp, 0) for key, value in summary.items()]
-        for key in ("psnr", "ssim", "nrmse", "seconds"):
+        for key in ("psnr", "psnr_body", "ssim", "ssim_body", "nrmse", "seconds"):
             by_case = [(step, row[key]) for step, row in enumerate(mine) if key in row]
             metrics += [Metric(f"{key}_by_case", float(value), stamp, step) for step, value in by_case]
         _log_metrics(client, run_id, metrics)

@@ -6,7 +6,8 @@ import torch
 from monai.metrics.regression import compute_ssim_and_cs
 from skimage.metrics import structural_similarity
 
-from disinr_monai.output.metrics import image_metrics, to_display
+from disinr_monai.output.body import body_mask
+from disinr_monai.output.metrics import all_metrics, image_metrics, to_display
 
 
 def test_psnr_and_nrmse_of_a_known_error():
@@ -67,3 +68,83 @@ def test_mri_is_shown_as_scaled_magnitude():
 def test_display_has_no_gradient():
     assert not to_display(torch.ones(2, 3, 3, requires_grad=True), "mri").requires_grad
     assert np.isfinite(to_display(torch.zeros(2, 3, 3), "mri").numpy()).all()
+
+
+def disc(shape: tuple[int, ...], radius: float) -> torch.Tensor:
+    axes = torch.meshgrid(*(torch.arange(n) - n // 2 for n in shape), indexing="ij")
+    return (sum(axis**2 for axis in axes) <= radius**2)[None]
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (40, 40, 40)])
+def test_inside_the_body_only_the_error_inside_counts(shape):
+    """A disc (a ball) with an error of 0.1 inside and 0.3 outside: 20 dB in it, in all what both weigh."""
+    inside = disc(shape, 12)
+    reference = 0.5 * inside.float()
+    found = image_metrics(reference + torch.where(inside, 0.1, 0.3), reference, inside)
+    assert found["psnr_body"] == pytest.approx(20.0, abs=1e-3)
+    share = float(inside.float().mean())
+    assert found["psnr"] == pytest.approx(-10 * math.log10(share * 0.01 + (1 - share) * 0.09), abs=1e-3)
+    without = image_metrics(reference + torch.where(inside, 0.1, 0.3), reference)
+    assert without == {key: found[key] for key in ("psnr", "ssim", "nrmse")}
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (40, 40, 40)])
+def test_ssim_inside_is_the_mean_of_its_map_there(shape):
+    """Flat images of 0.6 and 0.4: one factor of SSIM is left, the same wherever no window meets the edge."""
+    inside = disc(shape, 20 if len(shape) == 2 else 14)
+    core = disc(shape, 8 if len(shape) == 2 else 4)
+    reference = 0.4 * inside.float()
+    image = torch.where(inside, 0.6, 0.9)
+    expected = (2 * 0.6 * 0.4 + 0.01**2) / (0.6**2 + 0.4**2 + 0.01**2)
+    assert image_metrics(image, reference, core)["ssim_body"] == pytest.approx(expected, abs=2e-4)
+    assert image_metrics(reference, reference, core)["ssim_body"] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_mask_that_no_window_reaches_has_no_ssim():
+    reference, corner = torch.rand(1, 20, 20), torch.zeros(1, 20, 20, dtype=torch.bool)
+    corner[0, 0, 0] = True
+    found = image_metrics(reference + 0.1, reference, corner)
+    assert found["psnr_body"] == pytest.approx(20, abs=1e-3)
+    assert "ssim_body" not in found
+
+
+@pytest.mark.parametrize("shape", [(80, 80), (48, 48, 48)])
+def test_the_body_is_the_largest_part_with_its_holes_filled(shape, rng):
+    """A disc with a hole, a second small one beside it, and noise of 3 % of the signal."""
+    body, hole = disc(shape, 14), disc(shape, 5)
+    reference = torch.where(body & ~hole, 0.8, 0.0)
+    reference[0, 2:6, 2:6] = 1.0
+    reference = (reference + 0.03 * torch.randn(reference.shape, generator=rng)).abs()
+    found = body_mask(reference, is_hu=False)
+    assert (found & hole).sum() == hole.sum()
+    assert not found[0, 2:6, 2:6].any()
+    assert bool((found | ~body).all())
+    assert not bool((found & ~disc(shape, 16.5)).any())  # smoothing moves the edge by less than 2.5 voxels
+
+
+def test_the_body_in_ct_is_above_minus_500_hu():
+    hu = torch.full((1, 64, 64), -1000.0)
+    hu[disc((64, 64), 20)], hu[disc((64, 64), 10)] = 40.0, -800.0  # a lung in it
+    hu[0, 60:62] = 200.0  # the table
+    found = body_mask(to_display((hu + 1000) / 1200, "ct"), is_hu=True)
+    assert abs(int(found.sum()) - int(disc((64, 64), 20).sum())) < 80  # half a pixel of the edge
+    assert not found[0, 58:].any()
+
+
+def test_an_empty_reference_has_no_body():
+    empty = torch.zeros(1, 32, 32)
+    assert not body_mask(empty, is_hu=False).any()
+    assert not body_mask(empty, is_hu=True).any()
+    assert "psnr_body" not in all_metrics(empty + 0.1, empty, is_hu=True)
+
+
+def test_soft_tissue_counts_in_its_own_window():
+    """40 HU too much are a tenth of [-160, 240] HU, and nothing where both are below or above the window."""
+    hu = torch.full((1, 32, 32), 50.0)
+    shown = [to_display((image + 1000) / 1200, "ct") for image in (hu + 40, hu)]
+    found = all_metrics(*shown, is_hu=True)
+    assert found["psnr_soft"] == pytest.approx(20, abs=1e-3)
+    assert found["psnr"] == pytest.approx(-20 * math.log10(40 / 1200), abs=1e-3)
+    bone = [to_display((image + 1000) / 1200, "ct") for image in (hu + 300, hu + 250)]
+    assert all_metrics(*bone, is_hu=True)["psnr_soft"] > 100
+    assert "psnr_soft" not in all_metrics(*shown, is_hu=False)

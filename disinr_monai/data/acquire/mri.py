@@ -13,15 +13,12 @@ from numpy.typing import NDArray
 from disinr_monai.data.case import case_label, make_case
 from disinr_monai.data.coils.espirit import espirit_maps, gridded_calibration
 from disinr_monai.data.coils.joint import joint_maps
+from disinr_monai.data.coils.reference import REFERENCES, full_reference, reference_info
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.kspace import cut_affine
 from disinr_monai.data.readers.reader import reader_of
 from disinr_monai.data.resample import LARGEST_IMAGE, resample_slice
-<<<<<<< HEAD
-from disinr_monai.data.simulate.mri import oversampled, sample_kspace, simulate_kspace
-=======
-from disinr_monai.data.simulate.mri import COILS, PHASES, sample_kspace, simulate_kspace
->>>>>>> w-sim
+from disinr_monai.data.simulate.mri import COILS, PHASES, oversampled, sample_kspace, simulate_kspace
 from disinr_monai.data.simulate.patterns import (
     equispaced_mask,
     n_radial_spokes,
@@ -47,7 +44,7 @@ class AcquireMRI(Transform):
     * image: brought to ``image_size``², k-space simulated (:func:`~disinr_monai.data.simulate.mri.simulate_kspace`)
       where ``pattern`` samples it, noise added;
     * fully sampled raw k-space: sampled in the same way (or by the file's ``mask``), no noise added; the reference is
-      the root sum of squares of the full scan;
+      made from the full scan (``reference``), and the samples taken away are kept as ``unsampled``;
     * undersampled or non-Cartesian raw k-space: taken as it is, no reference.
 
     The measurement is scaled so that the image is about 1: by the 99.9th percentile of its zero-filled magnitude. That
@@ -73,6 +70,9 @@ class AcquireMRI(Transform):
         coils: of simulated scans, ``"ring"`` (regular), ``"array"`` (irregular, coupled, prewhitened) or
             ``"raw_array"`` (the same with correlated noise).
         select: which ``contrast``, ``phase``, ``repetition`` or ``set`` of an ISMRMRD file, e.g. ``{"contrast": 1}``.
+        reference: of fully sampled raw k-space: ``"combined"`` (the coils, with maps of the full scan) or ``"rss"``
+            (root sum of squares, which carries a noise bias):
+            :func:`~disinr_monai.data.coils.reference.full_reference`.
     """
 
     def __init__(
@@ -86,16 +86,8 @@ class AcquireMRI(Transform):
         seed: int = 0,
         pattern: Literal["uniform", "random", "poisson", "radial"] = "uniform",
         select: Mapping[str, int] | None = None,
-<<<<<<< HEAD
         map_sets: int | None = None,
-    ) -> None:
-        if maps not in MAPS:
-            raise InputError(f"maps: expected {', '.join(MAPS[:-1])} or {MAPS[-1]}, found {maps!r}")
-        if pattern not in PATTERNS:
-            raise InputError(f"pattern: expected {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}, found {pattern!r}")
-        if map_sets not in (None, 1, 2):
-            raise InputError(f"map_sets: expected 1, 2 or null (from the data), found {map_sets!r}")
-=======
+        reference: Literal["combined", "rss"] = "combined",
         object_phase: Literal["smooth", "tissue"] = "smooth",
         coils: Literal["ring", "array", "raw_array"] = "ring",
     ) -> None:
@@ -104,10 +96,12 @@ class AcquireMRI(Transform):
             ("pattern", pattern, PATTERNS),
             ("object_phase", object_phase, PHASES),
             ("coils", coils, COILS),
+            ("reference", reference, REFERENCES),
         ):
             if value not in known:
                 raise InputError(f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, found {value!r}")
->>>>>>> w-sim
+        if map_sets not in (None, 1, 2):
+            raise InputError(f"map_sets: expected 1, 2 or null (from the data), found {map_sets!r}")
         at_least("acceleration", acceleration, 1)
         at_least("acs", acs, 0, LARGEST_IMAGE, whole=True)
         at_least("n_coils", n_coils, 1, _MOST_COILS, whole=True)
@@ -115,11 +109,8 @@ class AcquireMRI(Transform):
         at_least("image_size", image_size, 8, LARGEST_IMAGE, whole=True)
         self.acceleration, self.acs, self.n_coils, self.pattern = acceleration, int(acs), int(n_coils), pattern
         self.noise_std, self.image_size, self.maps, self.seed = noise_std, int(image_size), maps, seed
-<<<<<<< HEAD
-        self.select, self.map_sets = select, map_sets
-=======
-        self.select, self.object_phase, self.coils = select, object_phase, coils
->>>>>>> w-sim
+        self.select, self.map_sets, self.reference = select, map_sets, reference
+        self.object_phase, self.coils = object_phase, coils
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a listed case into a measured one.
@@ -144,8 +135,12 @@ class AcquireMRI(Transform):
             reference = None if reference is None else reference[:, rows, columns]
         output_scale = scale if reference is None else float(reference.max())
         image_scale, unit = scale / output_scale, scan.get("unit", 1.0)
+        full = scan.get("full")
+        about = {} if full is None else reference_info(self.reference, full.noise / output_scale)
+        more = {} if crop or scan.get("trajectory") is not None else _unsampled(operator, scan, scale)
         info = {
             **scan["info"],
+            **about,
             "n_coils": operator.range_shape[0],
             "map_sets": operator.domain_shape[0] // 2,
             "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
@@ -161,6 +156,7 @@ class AcquireMRI(Transform):
             output_scale=output_scale * unit,
             reference=None if reference is None else reference / output_scale,
             crop=crop,
+            **more,
         )
 
     def _simulated(self, case: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,14 +173,10 @@ class AcquireMRI(Transform):
         margin = [(n - m) // 2 for n, m in zip(image.shape, inner, strict=True)]
         affine[:3, 3] -= affine[:3, :2] @ margin
         sampling, info = self._sampling(case, image.shape)
-<<<<<<< HEAD
         if image.shape != inner:
             info["oversampled"] = list(image.shape)
-        scan = simulate_kspace(image, self.n_coils, self.noise_std, case_seed(self.seed, case["name"]), **sampling)
-=======
         seed, realism = case_seed(self.seed, case["name"]), {"object_phase": self.object_phase, "coils": self.coils}
         scan = simulate_kspace(image, self.n_coils, self.noise_std, seed, **sampling, **realism)
->>>>>>> w-sim
         return {
             "kspace": scan.kspace,
             **sampling,
@@ -211,10 +203,10 @@ class AcquireMRI(Transform):
             raise InputError(
                 f"{case['path']}: expected `sensitivity_maps` (maps = {self.maps}), found none; use maps = espirit"
             )
-        reference = None
+        full = None
         if raw.is_full:
             images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
-            reference = np.sqrt((np.abs(images) ** 2).sum(0, keepdims=True)).astype(np.float32)
+            full = full_reference(images, kspace, raw.maps, self.reference, case_label(case))
             if not raw.has_mask:
                 chosen, settings = self._sampling(case, raw.shape)
                 info |= settings
@@ -232,9 +224,10 @@ class AcquireMRI(Transform):
             "shape": raw.shape,
             "crop": raw.crop or raw.shape,
             "unit": raw.unit,
-            "reference": reference,
+            "reference": None if full is None else full.image,
+            "full": full,
             "affine": raw.affine,
-            "info": {**info, "maps": "file", "retrospective": reference is not None},
+            "info": {**info, "maps": "file", "retrospective": full is not None},
         }
 
     def _sampling(self, case: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[dict[str, NDArray], dict[str, Any]]:
@@ -268,6 +261,19 @@ def _operator(
         return MultiCoilFourier(maps, torch.from_numpy(scan["mask"])), torch.from_numpy(kspace)
     operator = NonCartesianFourier(maps, trajectory, density_compensation(trajectory))
     return operator, operator.precondition(torch.from_numpy(kspace))
+
+
+def _unsampled(operator: MultiCoilFourier, scan: dict[str, Any], scale: float) -> dict[str, Scan]:
+    """The samples of a full raw scan that were taken away, as a scan of their own to judge by."""
+    if scan.get("full") is None:
+        return {}
+    rest = (scan["kspace"] != 0).any(0) & ~scan["mask"]
+    if not rest.any():
+        return {}
+    samples = scan["kspace"] * rest
+    if scan["full"].variance > 0:
+        scan["info"]["unsampled_noise"] = scan["full"].variance / float((np.abs(samples[:, rest]) ** 2).mean())
+    return {"unsampled": Scan(operator.with_mask(torch.from_numpy(rest)), torch.from_numpy(samples) / scale)}
 
 
 def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str, map_sets: int | None) -> torch.Tensor:

@@ -8,12 +8,23 @@ from typing import Any
 from urllib.parse import quote
 
 METRICS = {
-    "psnr": ("PSNR (dB)", ".2f"),
-    "ssim": ("SSIM", ".4f"),
-    "nrmse": ("NRMSE", ".4f"),
-    "seconds": ("seconds", ".2f"),
-    "iterations": ("iterations", ".0f"),
-    "residual": ("unexplained", ".3f"),
+    "psnr": ("PSNR (dB)", ".2f", "error of the whole image against the reference; higher is better"),
+    "psnr_body": ("PSNR body", ".2f", "the same inside the body only, without the air around it"),
+    "psnr_soft": ("PSNR soft tissue", ".2f", "the same in the window of soft tissue, -160 to 240 HU"),
+    "ssim": ("SSIM", ".4f", "likeness of local structure in the whole image; 1 is equal"),
+    "ssim_body": ("SSIM body", ".4f", "the same inside the body only"),
+    "ssim_soft": ("SSIM soft tissue", ".4f", "the same in the window of soft tissue, -160 to 240 HU"),
+    "nrmse": ("NRMSE", ".4f", "size of the error over the size of the reference"),
+    "unsampled_error": (
+        "untaken samples",
+        ".4f",
+        "error of the predicted samples that were taken away, over their size; 0 is best",
+    ),
+    "unsampled_noise": ("of that noise", ".4f", "what the estimated noise of these samples alone gives"),
+    "reference_ceiling": ("noise limit (dB)", ".1f", "PSNR of a perfect image against this reference, which is noisy"),
+    "seconds": ("seconds", ".2f", ""),
+    "iterations": ("iterations", ".0f", ""),
+    "residual": ("unexplained", ".3f", "share of the measurement that the image does not explain, without noise"),
 }
 CT_WINDOWS = {"whole range": (-200, 1200), "soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800)}
 BADGE = ' <strong class="badge" title="measured by simulation from an image, not by a scanner">SIMULATED</strong>'
@@ -23,11 +34,11 @@ PLANES = ("axial", "coronal", "sagittal")
 def row_table(caption: str, rows: Sequence[Mapping[str, Any]], ours: str, has_cases: bool = False) -> str:
     """Table of methods and their metrics, without empty columns; with ``has_cases`` each row links to its picture."""
     columns = {key: column for key, column in METRICS.items() if any(key in row for row in rows)}
-    head = "".join(f'<th scope="col">{title}</th>' for title, _ in columns.values())
+    head = "".join(_heading(title, text) for title, _, text in columns.values())
     first = '<th scope="col">case</th>' * has_cases + '<th scope="col">method</th>'
     body = []
     for row in rows:
-        cells = "".join(f"<td>{_number(row, key, form)}</td>" for key, (_, form) in columns.items())
+        cells = "".join(f"<td>{_number(row, key, form)}</td>" for key, (_, form, _) in columns.items())
         mark = ' class="ours"' if row["method"] == ours else ""
         name = f'<th scope="row">{escape(str(row["method"]))}</th>'
         body.append(f"<tr{mark}>{_link(row) if has_cases else ''}{name}{cells}</tr>")
@@ -35,6 +46,11 @@ def row_table(caption: str, rows: Sequence[Mapping[str, Any]], ours: str, has_ca
         f'<div class="scroll"><table><caption>{escape(caption)}</caption>'
         f"<thead><tr>{first}{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _heading(title: str, text: str) -> str:
+    tip = f' title="{escape(text)}"' if text else ""
+    return f'<th scope="col"{tip}>{title}</th>'
 
 
 def _link(row: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from disinr_monai.output.report import blocks
 from disinr_monai.output.report.charts import curve
 from disinr_monai.output.report.figures import pictures_of
+from disinr_monai.output.tables import reference_lines
 from disinr_monai.runtime.files import atomic_path
 from disinr_monai.runtime.names import Names
 from disinr_monai.runtime.run import RUN
@@ -203,7 +204,7 @@ class Report:
         steps = [float(entry["iteration"]) for entry in history]
         keys = [key for key in ("loss", "held_out") if history and all(key in entry for entry in history)]
         chart = curve(f"Convergence of {name}", steps, {key: [float(e[key]) for e in history] for key in keys})
-        notes = []
+        notes = [f"<p>{escape(line)}.</p>" for line in reference_lines(rows)]
         for entry in history:
             if "fallback" in entry:
                 kept = "the classical image is shown" if entry["fallback"] else "the learned image is kept"

@@ -168,7 +168,7 @@ def test_the_result_has_the_size_of_fastmris_own_reconstruction(write_hdf5, with
     scan = read_fastmri(path, 1)
     assert scan.kspace.shape == (3, 32, 36)  # oversampling of the readout is gone, that of the phase is not
     assert scan.crop == (32, 32)
-    case = AcquireMRI(acceleration=2, acs=12)(list_cases(path, "mri")[1])
+    case = AcquireMRI(acceleration=2, acs=12, reference="rss")(list_cases(path, "mri")[1])
     reference = case["reference"][0].numpy() * case["output_scale"]
     np.testing.assert_allclose(reference, rss[1], atol=1e-5)
     image = DirectInverse()(None, None, case=case)[0]
