@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from disinr_monai.data.case import case_label, make_case
 from disinr_monai.data.coils.espirit import espirit_maps, gridded_calibration
 from disinr_monai.data.coils.joint import joint_maps
+from disinr_monai.data.noise import with_kspace_noise
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.kspace import cut_affine
 from disinr_monai.data.readers.reader import reader_of
@@ -114,15 +115,19 @@ class AcquireMRI(Transform):
             reference = None if reference is None else reference[:, rows, columns]
         output_scale = scale if reference is None else float(reference.max())
         image_scale, unit = scale / output_scale, scan.get("unit", 1.0)
+        # Prewhitened samples have noise of variance 1.
+        known = 1 / scale if scan["info"].get("prewhitened") else None
+        measured, noise = with_kspace_noise(Scan(operator, measurement / scale), known)
         info = {
             **scan["info"],
+            **noise,
             "n_coils": operator.range_shape[0],
             "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
             "seed": self.seed,
         }
         return make_case(
             case,
-            Scan(operator, measurement / scale),
+            measured,
             modality="mri",
             affine=affine,
             info=info,
