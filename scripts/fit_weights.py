@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 from disinr_monai.data import AcquireCT, AcquireMRI
 from disinr_monai.data.cases import list_cases
 from disinr_monai.methods import SIRT, ConjugateGradient, L1Wavelet, TotalVariation
-from disinr_monai.methods.automatic import RULES, Rule, features
+from disinr_monai.methods.automatic import HAVE_UNITS, RULES, Rule, features
 from disinr_monai.output.metrics import image_metrics, to_display
 from disinr_monai.output.tables import write_json
 
@@ -85,6 +85,7 @@ def measure(task: str, case: dict[str, Any], methods: list[str]) -> dict[str, An
             image = make(weight)(None, None, case=case)[0]
             return image_metrics(to_display(image, task, case["image_scale"]), reference)["psnr"]
 
+        size = size if name in HAVE_UNITS else 1.0
         points = curve(begin(noise, gap) * size, psnr)
         result[name] = {"noise": noise, "gap": gap, "points": [[w / size, p] for w, p in points]}
     return result

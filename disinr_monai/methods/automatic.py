@@ -1,11 +1,12 @@
 r"""How strongly a classical method regularises a scan, chosen from the scan itself.
 
-.. math:: λ = s\, c\, \Big(\frac{σ^2}{s^2} + σ_0^2\Big)^{a/2}\, u^b
+.. math:: λ = c\, \Big(\frac{σ^2}{s^2} + σ_0^2\Big)^{a/2}\, u^b\, s
 
 with the standard deviation :math:`σ` of the noise of one measured sample, the undersampling :math:`u` and the size
-:math:`s` of the image, so that a scan in other units gives the same image. :math:`σ_0` stands for what the forward
-model leaves over without noise. The numbers are fitted by ``scripts/fit_weights.py`` (see there), one set for each
-method and kind of gap that a scan has (``operator.partition.gaps``).
+:math:`s` of the image (as last factor only where :math:`λ` has its units), so that a scan in other units gives the
+same image. :math:`σ_0` stands for what the forward model leaves over without noise. The numbers are fitted by
+``scripts/fit_weights.py`` (see there), one set for each method and kind of gap that a scan has
+(``operator.partition.gaps``).
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class Rule:
         """The weight, of relative noise and undersampling."""
         return self.factor * (noise**2 + self.floor**2) ** (self.noise_power / 2) * gap**self.gap_power
 
+
+# Weights of a norm of the image, not of its square: they have its units.
+HAVE_UNITS = ("tv", "l1_wavelet")
 
 # MRI: 4 pre-training persons (ARC_M2265, openms_lg09, elastix head, SWastling), T1, T2 and FLAIR, one slice each, 8
 # simulated coils, ESPIRiT maps, seed 0; 27 scans with lines (acceleration 3 to 8, noise 0.01 to 0.2), 3 of samples
@@ -106,4 +110,5 @@ def automatic(method: str, scan: Scan) -> float:
             f"{method}: no weight is known for a measurement of {type(scan.operator).__name__}; give a number"
         )
     noise, gap, size = features(scan)
-    return size * RULES[method][kind](noise, gap)
+    weight = RULES[method][kind](noise, gap)
+    return weight * size if method in HAVE_UNITS else weight

@@ -3,13 +3,15 @@
 import logging
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from disinr_monai.data import AcquireCT, AcquireMRI
 from disinr_monai.data.cases import list_cases
-from disinr_monai.data.simulate.phantoms import write_phantoms
+from disinr_monai.data.simulate.phantoms import brain_phantom, write_phantoms
 from disinr_monai.errors import InputError
 from disinr_monai.methods import SIRT, ConjugateGradient, L1Wavelet, TotalVariation
 from disinr_monai.methods.automatic import RULES, automatic, features
@@ -26,9 +28,14 @@ FIXED = {
 
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory) -> dict[str, dict]:
+    """Phantoms; the head has texture, as tissue has: constant pieces would bear twice the weight."""
     folder = tmp_path_factory.mktemp("phantoms")
-    for task in ("mri", "ct"):
-        write_phantoms(folder / task, task, 1, size=96)
+    write_phantoms(folder / "ct", "ct", 1, size=96)
+    (folder / "mri").mkdir()
+    rng = np.random.default_rng(0)
+    head, texture = brain_phantom(96, rng), gaussian_filter(rng.standard_normal((96, 96)), 1.0)
+    head = np.maximum(head * (1 + 0.2 * texture / texture.std()), 0)
+    nib.save(nib.Nifti1Image(head[..., None].astype(np.float32), np.eye(4)), folder / "mri" / "head.nii.gz")
     return {task: list_cases(folder / task, task)[0] for task in ("mri", "ct")}
 
 
