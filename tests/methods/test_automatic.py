@@ -85,7 +85,7 @@ def test_the_choice_is_logged_and_kept(listed, caplog):
     (entry,) = method.history
     assert entry["weight"] == automatic("tv", case["scan"])
     assert entry["noise"] == pytest.approx(case["info"]["noise_estimate"]) == pytest.approx(0.05, rel=0.1)
-    assert f"tv {entry['weight']:.3g} chosen from the scan (noise 0.05" in caplog.text
+    assert f"tv {entry['weight']:.3g} chosen from the scan (noise {entry['noise']:.2g})" in caplog.text
     fixed = TotalVariation(tv_weight=0.0007, n_iterations=2)
     fixed(None, None, case=case)
     assert fixed.history == []
