@@ -21,6 +21,7 @@ class Scan:
         measurement: :math:`y`, ``(..., *range_shape)``; raw counts where there is a count model.
         weights: statistical weights :math:`W` (diagonal), of the measurement's shape; None: all are 1.
         counts: expected counts for :math:`A x` of a scan of counts (PET).
+        noise: variance of the noise where it is known: one number, or of a shape that expands to ``range_shape``.
 
     Raises:
         ValueError: measurement or weights do not have the shape of the operator's range.
@@ -30,6 +31,7 @@ class Scan:
     measurement: Tensor
     weights: Tensor | None = None
     counts: CountModel | None = None
+    noise: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.operator.range_shape
@@ -39,7 +41,7 @@ class Scan:
 
     def to(self, device: torch.device | str | None) -> Scan:
         """Move the scan to a device."""
-        parts = (self.operator, self.measurement, self.weights, self.counts)
+        parts = (self.operator, self.measurement, self.weights, self.counts, self.noise)
         return Scan(*(None if part is None else part.to(device) for part in parts))
 
     def corrected(self) -> Scan:
@@ -81,9 +83,11 @@ class Scan:
 
     def _part(self, operator: LinearOperator, select: Callable[[Tensor], Tensor]) -> Scan:
         weights = None if self.weights is None else select(self.weights)
-        return Scan(
-            operator, select(self.measurement), weights, None if self.counts is None else self.counts.part(select)
-        )
+        counts = None if self.counts is None else self.counts.part(select)
+        noise = self.noise
+        if noise is not None and noise.ndim:
+            noise = select(noise.expand(self.operator.range_shape))
+        return Scan(operator, select(self.measurement), weights, counts, noise)
 
     def residual(self, image: Tensor) -> Tensor:
         r""":math:`A x - y`."""
@@ -106,8 +110,21 @@ class Scan:
         return self.operator.noise.residual_energy(self.residual(image), self.weights)
 
     def noise_variance(self) -> Tensor:
-        """Estimate the variance of the noise from the measurement: one number or one a sample, 0 if unknown."""
+        """Variance of the noise as the measurement shows it, with some signal; one number or one a sample, 0: unknown.
+
+        What the released prior was trained with; :meth:`noise_level` is nearer to the truth.
+        """
         return self.operator.noise.variance(self.measurement, self.weights)
+
+    def noise_level(self) -> Tensor:
+        """Variance of the noise: ``noise`` where it is known, else the best estimate; one number or one a sample."""
+        if self.noise is not None:
+            return self.noise
+        return self.operator.noise.estimate(self.measurement, self.weights)
+
+    def noise_std(self) -> float:
+        """Noise over the measurement, root mean squares of the samples, as the option ``noise_std`` counts it."""
+        return self.operator.noise.relative(self.noise_level(), self.measurement)
 
     def noise_energy(self, variance: Tensor) -> float:
         """Expected :meth:`residual_energy` of noise alone, with this variance."""

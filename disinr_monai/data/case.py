@@ -156,6 +156,11 @@ def describe(info: Mapping[str, Any]) -> str:
         parts.append(f"{100 * info['sampled_fraction']:.0f} % sampled")
     if "n_views" in info:
         parts.append(f"{info['n_views']} views")
+    if "noise_estimate" in info:
+        origin = "from its noise scan" if info.get("noise_from") == "noise scan" else "estimated"
+        parts.append(f"noise {info['noise_estimate']:.2g} of the RMS k-space ({origin})")
+    if "photons_estimate" in info:
+        parts.append(f"noise like {info['photons_estimate']:.2g} photons a ray in air (estimated)")
     if "maps" in info:
         parts.append(_MAPS.get(info["maps"], f"maps: {info['maps']}"))
     if "acs_size" in info:

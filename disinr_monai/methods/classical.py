@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +10,13 @@ from torch import Tensor, nn
 
 from disinr_monai.errors import InputError
 from disinr_monai.fitting.case_inferer import CaseInferer
+from disinr_monai.methods.automatic import automatic
 from disinr_monai.numerics.conjugate_gradients import conjugate_gradients
 from disinr_monai.scan import Scan
+
+logger = logging.getLogger(__name__)
+
+_MOST = 1000  # iterations of SIRT
 
 
 class ClassicalMethod(CaseInferer):
@@ -18,13 +24,20 @@ class ClassicalMethod(CaseInferer):
 
     def reconstruct(self, points: Tensor | None, network: nn.Module | None, case: Mapping[str, Any]) -> Tensor:
         """Reconstruct the image ``(C, *S)`` of a case's scan; ``points`` and ``network`` are ignored."""
-        self.iterations_run = getattr(self, "n_iterations", 0)
+        self.iterations_run = getattr(self, "n_iterations", 0) or 0
         with torch.no_grad():
             return self.solve(case["scan"])
 
     @abstractmethod
     def solve(self, scan: Scan) -> Tensor:
         """Reconstruct the image ``(C, *S)`` of a scan; called without gradients."""
+
+    def chosen(self, method: str, scan: Scan) -> float:
+        """Choose the weight (:func:`~disinr_monai.methods.automatic.automatic`); log and ``history`` name it."""
+        weight, noise = automatic(method, scan), scan.noise_std()
+        self.history.append({"iteration": self.iterations_run, "weight": weight, "noise": noise})
+        logger.info("%s: %s %.3g chosen from the scan (noise %.2g)", self.case_name, method, weight, noise)
+        return weight
 
 
 def far_apart(subsets: list[Scan]) -> list[Scan]:
@@ -53,16 +66,21 @@ class ConjugateGradient(ClassicalMethod):
 
     Args:
         n_iterations: at most so many; few iterations are a regulariser of their own.
-        l2_weight: :math:`λ`.
+        l2_weight: :math:`λ`; None: chosen from each k-space (:mod:`disinr_monai.methods.automatic`).
         tolerance: stop when the residual is this fraction of the right-hand side.
         use_weights: use the statistical weights :math:`W` where a case has them.
     """
 
     def __init__(
-        self, *, n_iterations: int = 30, l2_weight: float = 1e-3, tolerance: float = 1e-6, use_weights: bool = True
+        self,
+        *,
+        n_iterations: int = 30,
+        l2_weight: float | None = 1e-3,
+        tolerance: float = 1e-6,
+        use_weights: bool = True,
     ) -> None:
         super().__init__()
-        if n_iterations < 1 or l2_weight < 0:
+        if n_iterations < 1 or (l2_weight is not None and l2_weight < 0):
             raise ValueError(
                 f"ConjugateGradient: expected n_iterations >= 1 and l2_weight >= 0, found {n_iterations}, {l2_weight}"
             )
@@ -75,9 +93,10 @@ class ConjugateGradient(ClassicalMethod):
         """Solve for the image ``(C, *S)``."""
         scale = 1 / scan.operator.norm_squared()
         scan = scan if self.use_weights else scan.tempered(0)
+        l2_weight = self.chosen("sense", scan) if self.l2_weight is None else self.l2_weight
 
         def normal(image: Tensor) -> Tensor:
-            return scan.gram(image) * scale + self.l2_weight * image
+            return scan.gram(image) * scale + l2_weight * image
 
         return conjugate_gradients(normal, scan.adjoint() * scale, self.n_iterations, self.tolerance)
 
@@ -90,14 +109,14 @@ class SIRT(ClassicalMethod):
     from :math:`x = 0` (Gilbert, J. Theor. Biol. 36:105, 1972). The iteration count is the regulariser.
 
     Args:
-        n_iterations: number of iterations.
+        n_iterations: number of iterations; None: chosen from each scan (:mod:`disinr_monai.methods.automatic`).
         relaxation: :math:`ρ`, between 0 and 2.
         non_negative: clip the image at 0 after every iteration.
     """
 
-    def __init__(self, *, n_iterations: int = 200, relaxation: float = 1.9, non_negative: bool = True) -> None:
+    def __init__(self, *, n_iterations: int | None = 200, relaxation: float = 1.9, non_negative: bool = True) -> None:
         super().__init__()
-        if n_iterations < 1 or not 0 < relaxation < 2:
+        if (n_iterations is not None and n_iterations < 1) or not 0 < relaxation < 2:
             raise ValueError(
                 f"SIRT: expected n_iterations >= 1 and 0 < relaxation < 2, found {n_iterations}, {relaxation}"
             )
@@ -121,7 +140,12 @@ class SIRT(ClassicalMethod):
         column_sums = operator.adjoint(torch.ones_like(measurement))
         rows, columns = _inverse_or_zero(row_sums), self.relaxation * _inverse_or_zero(column_sums)
         image = torch.zeros_like(columns)
-        for _ in range(self.n_iterations):
+        n_iterations = self.n_iterations
+        if n_iterations is None:
+            # Its weights are equal: the noise of all rays counts.
+            n_iterations = min(max(round(self.chosen("sirt", scan)), 5), _MOST)
+            self.iterations_run = n_iterations
+        for _ in range(n_iterations):
             image += columns * operator.adjoint(rows * (measurement - operator(image)))
             if self.non_negative:
                 image.clamp_(min=0)

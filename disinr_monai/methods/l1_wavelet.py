@@ -19,14 +19,15 @@ class L1Wavelet(ClassicalMethod):
     ``sigpy.mri.app.L1WaveletRecon`` does, by SigPy's FISTA and wavelets on the CPU, with the case's own operator.
 
     Args:
-        l1_weight: :math:`λ`, for an image of about 1.
+        l1_weight: :math:`λ`, for an image of about 1; None: chosen from each scan
+            (:mod:`disinr_monai.methods.automatic`).
         n_iterations: FISTA iterations.
         wavelet: name of the wavelet in PyWavelets.
     """
 
-    def __init__(self, *, l1_weight: float = 2e-3, n_iterations: int = 100, wavelet: str = "db4") -> None:
+    def __init__(self, *, l1_weight: float | None = 2e-3, n_iterations: int = 100, wavelet: str = "db4") -> None:
         super().__init__()
-        if l1_weight < 0 or n_iterations < 1:
+        if (l1_weight is not None and l1_weight < 0) or n_iterations < 1:
             raise ValueError(
                 f"L1Wavelet: expected l1_weight >= 0 and n_iterations >= 1, found {l1_weight}, {n_iterations}"
             )
@@ -48,6 +49,7 @@ class L1Wavelet(ClassicalMethod):
             )
         import sigpy  # Imported here: SigPy takes a second and only this method needs it.
 
+        l1_weight = self.chosen("l1_wavelet", scan) if self.l1_weight is None else self.l1_weight
         target = scan.adjoint()
 
         def slope(image: NDArray) -> NDArray:
@@ -61,7 +63,7 @@ class L1Wavelet(ClassicalMethod):
             start,
             # The norm is approached from below.
             alpha=0.95 / operator.norm_squared(),
-            proxg=sigpy.prox.UnitaryTransform(sigpy.prox.L1Reg(transform.oshape, self.l1_weight), transform),
+            proxg=sigpy.prox.UnitaryTransform(sigpy.prox.L1Reg(transform.oshape, l1_weight), transform),
             accelerate=True,
             max_iter=self.n_iterations,
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class TotalVariation(ClassicalMethod):
     Args:
         tv_weight: :math:`λ`, for an image of about 1: 1e-4 suits CT with 60 views and 1e5 photons,
             MRI needs 5 to 50 times as much (in CT, :math:`L` belongs to the mean of the image, far above its details).
+            None or ``"auto"``: chosen from noise and undersampling of each scan
+            (:mod:`disinr_monai.methods.automatic`); ``absolute`` is then of no importance.
         n_iterations: gradient steps (of which the first use a part of the views where the operator has subsets).
         n_prox_iterations: dual steps inside each proximal step.
         non_negative: constrain the image (CT, not MRI).
@@ -43,7 +46,7 @@ class TotalVariation(ClassicalMethod):
     def __init__(
         self,
         *,
-        tv_weight: float = 1e-4,
+        tv_weight: float | Literal["auto"] | None = 1e-4,
         n_iterations: int = 150,
         n_prox_iterations: int = 5,
         non_negative: bool = False,
@@ -51,7 +54,8 @@ class TotalVariation(ClassicalMethod):
         absolute: bool = False,
     ) -> None:
         super().__init__()
-        if tv_weight < 0 or n_iterations < 1 or n_prox_iterations < 1:
+        tv_weight = None if tv_weight == "auto" else tv_weight
+        if (tv_weight is not None and tv_weight < 0) or n_iterations < 1 or n_prox_iterations < 1:
             raise ValueError(
                 "TotalVariation: expected tv_weight >= 0, n_iterations >= 1 and n_prox_iterations >= 1, "
                 f"found {tv_weight}, {n_iterations}, {n_prox_iterations}"
@@ -66,14 +70,17 @@ class TotalVariation(ClassicalMethod):
     def solve(self, scan: Scan, initial: Tensor | None = None) -> Tensor:
         """Minimise from ``initial``, by default the direct inverse."""
         scan = scan.tempered(self.weight_power)
+        weight, absolute = self.tv_weight, self.absolute
+        if weight is None:
+            weight, absolute = self.chosen("tv", scan), scan.operator.partition.gaps == "views"
         image = scan.operator.direct_inverse(scan.measurement) if initial is None else initial.clone()
         if scan.operator.is_additive and not scan.measurement.is_complex():
-            return self._subsets(scan, image)
-        return self._fista(scan, image)
+            return self._subsets(scan, image, weight, absolute)
+        return self._fista(scan, image, weight, absolute)
 
-    def _fista(self, scan: Scan, image: Tensor) -> Tensor:
+    def _fista(self, scan: Scan, image: Tensor, weight: float, absolute: bool) -> Tensor:
         norm = scan.operator.norm_squared()
-        tv_weight = self.tv_weight / norm if self.absolute else self.tv_weight
+        tv_weight = weight / norm if absolute else weight
         # The power method approaches the norm from below.
         step = 0.95
         if scan.weights is not None:
@@ -87,14 +94,14 @@ class TotalVariation(ClassicalMethod):
             image, momentum, t = _accelerate(image, following, momentum, t)
         return image
 
-    def _subsets(self, scan: Scan, image: Tensor) -> Tensor:
+    def _subsets(self, scan: Scan, image: Tensor, weight: float, absolute: bool) -> Tensor:
         if scan.weights is None:
             scan = replace(scan, weights=torch.ones_like(scan.measurement))
         operator = scan.operator
         metric = operator.adjoint(scan.weights * operator(torch.ones_like(image)))
         # A pixel that hardly any ray meets would take a step without bounds.
         metric = metric.clamp(min=1e-3 * float(metric.max()))
-        tv_weight = self.tv_weight if self.absolute else self.tv_weight * operator.norm_squared()
+        tv_weight = weight if absolute else weight * operator.norm_squared()
         if self.non_negative:
             image = image.clamp(min=0)
         prox = TotalVariationProx(operator.domain_shape, image, self.non_negative, metric)

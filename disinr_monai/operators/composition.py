@@ -60,6 +60,10 @@ class FrameNoise(Noise):
         frames = self._frames(measurement, weights)
         return torch.stack([f.noise.variance(y, w).expand(f.range_shape) for f, y, w in frames])
 
+    def estimate(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
+        frames = self._frames(measurement, weights)
+        return torch.stack([f.noise.estimate(y, w).expand(f.range_shape) for f, y, w in frames])
+
     def energy(self, variance: Tensor | None, weights: Tensor | None = None) -> float:
         if variance is None:
             return 0.0

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from disinr_monai.operators.noise_level import kspace_noise, ray_noise
+
 
 class Noise:
     """Statistics of an operator's noise and residuals, for independent noise in every sample.
@@ -23,8 +25,21 @@ class Noise:
         self.operator = operator
 
     def variance(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Variance of the noise as the measurement shows it, one number or one a sample (0 if it cannot tell)."""
+        """Variance of the noise as the measurement shows it, one number or one a sample (0 if it cannot tell).
+
+        With the signal of the samples that it looks at: what the released prior was trained with. :meth:`estimate` is
+        nearer to the truth.
+        """
         return torch.zeros((), device=measurement.device)
+
+    def estimate(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Variance of the noise, as near to the truth as the measurement tells; one number or one a sample."""
+        return self.variance(measurement, weights)
+
+    def relative(self, variance: Tensor, measurement: Tensor) -> float:
+        """Noise over the measurement, root mean squares, as the option ``noise_std`` counts it."""
+        power = float(measurement.abs().square().sum()) / self.operator.n_measured
+        return math.sqrt(self.energy(variance) / power) if power > 0 else 0.0
 
     def energy(self, variance: Tensor | None, weights: Tensor | None = None) -> float:
         """Expected :meth:`residual_energy` of noise with this variance (of the samples, or one for all)."""
@@ -59,6 +74,12 @@ class KspaceNoise(Noise):
         power = measurement[:, kept].abs().square()
         return power.median() / math.log(2) if power.numel() else torch.zeros((), device=measurement.device)
 
+    def estimate(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
+        """As :func:`~disinr_monai.operators.noise_level.kspace_noise` finds it."""
+        rows, columns = (torch.linspace(-1, 1, n, device=measurement.device) for n in self.operator.range_shape[1:])
+        sampled = self.operator.sampled > 0
+        return kspace_noise(measurement * sampled, torch.hypot(rows[:, None], columns))
+
 
 class TrajectoryNoise(Noise):
     """Noise of k-space along a trajectory, times the root of its density."""
@@ -71,6 +92,23 @@ class TrajectoryNoise(Noise):
         density = operator.root_density.square()
         power = measurement[:, outer].abs().square() / density[outer]
         return density * (power.median() / math.log(2) if power.numel() else 0)
+
+    def estimate(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
+        """As :func:`~disinr_monai.operators.noise_level.kspace_noise` finds it; straight readouts are lines."""
+        operator = self.operator
+        root, trajectory = operator.root_density, operator.trajectory
+        bend = np.abs(np.diff(trajectory, 2, axis=1)).max(initial=0.0)
+        radius = torch.from_numpy(np.linalg.norm(trajectory / (np.array(operator.domain_shape[1:]) / 2), axis=-1))
+        samples = torch.where(root > 0, measurement / root.clamp(min=1e-12), 0)
+        return root.square() * kspace_noise(samples, radius.to(root), (2,) if bend < 1e-3 else ())
+
+    def relative(self, variance: Tensor, measurement: Tensor) -> float:
+        """Noise over the measurement, of the samples before they are multiplied by the root of the density."""
+        density = self.operator.root_density.square()
+        power = measurement.abs().square() / density.clamp(min=1e-12)
+        noise = (torch.as_tensor(variance) / density.clamp(min=1e-12)).expand(density.shape)[density > 0]
+        power = power[:, density > 0]
+        return math.sqrt(float(noise.mean() / power.mean())) if float(power.sum()) > 0 else 0.0
 
     def energy(self, variance: Tensor | None, weights: Tensor | None = None) -> float:
         """Expected :meth:`residual_energy` of noise with this variance, over the cells measured."""
@@ -93,6 +131,17 @@ class ViewNoise(Noise):
         if not bool(missing.any()):
             return torch.zeros_like(measurement)
         return (weights * measurement.square())[missing].mean() / weights
+
+    def estimate(self, measurement: Tensor, weights: Tensor | None = None) -> Tensor:
+        """By :func:`~disinr_monai.operators.noise_level.ray_noise`, or of the rays that miss the image if that is less.
+
+        Weights say how the noise of the rays compares; without them it grows with the attenuation.
+        """
+        found = ray_noise(measurement, weights)
+        if weights is None:
+            return found
+        missing = self.variance(measurement, weights)
+        return torch.minimum(found, missing) if bool((missing > 0).any()) else found
 
     def energy(self, variance: Tensor | None, weights: Tensor | None = None) -> float:
         """Expected :meth:`residual_energy` of independent noise: the filter's centre tap times the variances."""
@@ -139,6 +188,7 @@ class CompositionNoise(Noise):
         super().__init__(operator)
         self.outer = outer = operator.outer.noise
         self.variance, self.energy, self.residual_energy = outer.variance, outer.energy, outer.residual_energy
+        self.estimate, self.relative = outer.estimate, outer.relative
 
     def image(self, variance: Tensor) -> Tensor:
         """Noise image of ``A`` if both have the same pixels, else its mean square everywhere."""

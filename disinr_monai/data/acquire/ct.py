@@ -12,6 +12,7 @@ from torch import Tensor
 
 from disinr_monai.data.acquire.projections import AcquireProjections
 from disinr_monai.data.case import make_case
+from disinr_monai.data.noise import with_ray_noise
 from disinr_monai.data.readers.cil import scan_from_cil
 from disinr_monai.data.readers.cil_geometry import CILGeometry
 from disinr_monai.data.readers.image import read_image
@@ -123,8 +124,8 @@ class AcquireCT(AcquireProjections):
             **self.scanner,
             "seed": self.seed,
         }
-        scan = Scan(operator, measurement, weights)
-        return make_case(case, scan, modality="ct", affine=affine, info=info, reference=reference[None])
+        scan, seen = with_ray_noise(Scan(operator, measurement, weights), CT_ATTENUATION)
+        return make_case(case, scan, modality="ct", affine=affine, info=info | seen, reference=reference[None])
 
     def _measured(self, case: Mapping[str, Any]) -> dict[str, Any]:
         scan = reader_of(case).read(case["path"], case["slice"], self.image_size, self.file_geometry)
@@ -145,7 +146,8 @@ def scan_case(case: Mapping[str, Any], scan: Mapping[str, Any]) -> dict[str, Any
     info = dict(scan["settings"])
     info |= {"format": scan.get("format", "hdf5_sinogram"), "simulated": False, "n_views": operator.range_shape[1]}
     info |= {key: scan[key] for key in ("read_as", "unverified") if scan.get(key)}
-    return make_case(case, Scan(operator, measurement), modality="ct", affine=scan["affine"], info=info)
+    measured, noise = with_ray_noise(Scan(operator, measurement), scale)
+    return make_case(case, measured, modality="ct", affine=scan["affine"], info=info | noise)
 
 
 def from_cil(

@@ -14,6 +14,7 @@ from disinr_monai.data.case import case_label, make_case
 from disinr_monai.data.coils.espirit import espirit_maps, gridded_calibration
 from disinr_monai.data.coils.joint import joint_maps
 from disinr_monai.data.coils.reference import REFERENCES, full_reference, reference_info
+from disinr_monai.data.noise import with_kspace_noise
 from disinr_monai.data.readers.image import read_image
 from disinr_monai.data.readers.kspace import cut_affine
 from disinr_monai.data.readers.reader import reader_of
@@ -138,9 +139,13 @@ class AcquireMRI(Transform):
         full = scan.get("full")
         about = {} if full is None else reference_info(self.reference, full.noise / output_scale)
         more = {} if crop or scan.get("trajectory") is not None else _unsampled(operator, scan, scale)
+        # Prewhitened samples have noise of variance 1.
+        known = 1 / scale if scan["info"].get("prewhitened") else None
+        measured, noise = with_kspace_noise(Scan(operator, measurement / scale), known)
         info = {
             **scan["info"],
             **about,
+            **noise,
             "n_coils": operator.range_shape[0],
             "map_sets": operator.domain_shape[0] // 2,
             "sampled_fraction": operator.n_measured / operator.range_shape[0] / zero_filled.numel(),
@@ -148,7 +153,7 @@ class AcquireMRI(Transform):
         }
         return make_case(
             case,
-            Scan(operator, measurement / scale),
+            measured,
             modality="mri",
             affine=affine,
             info=info,
