@@ -109,13 +109,6 @@ class Scan:
         """Estimate the mean squared error of an image, noise included, from its weighted residual."""
         return self.operator.noise.residual_energy(self.residual(image), self.weights)
 
-    def noise_variance(self) -> Tensor:
-        """Variance of the noise as the measurement shows it, with some signal; one number or one a sample, 0: unknown.
-
-        What the released prior was trained with; :meth:`noise_level` is nearer to the truth.
-        """
-        return self.operator.noise.variance(self.measurement, self.weights)
-
     def noise_level(self) -> Tensor:
         """Variance of the noise: ``noise`` where it is known, else the best estimate; one number or one a sample."""
         if self.noise is not None:

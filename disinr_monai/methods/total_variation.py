@@ -41,6 +41,7 @@ class TotalVariation(ClassicalMethod):
             rays through air, whose error is that of the pixel grid and not of the photons, count too much; 0 ignores
             the weights.
         absolute: ``tv_weight`` for the data term without :math:`1/L`.
+        factor: of the weight, given or chosen.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class TotalVariation(ClassicalMethod):
         non_negative: bool = False,
         weight_power: float = 0.5,
         absolute: bool = False,
+        factor: float = 1.0,
     ) -> None:
         super().__init__()
         tv_weight = None if tv_weight == "auto" else tv_weight
@@ -66,6 +68,7 @@ class TotalVariation(ClassicalMethod):
         self.non_negative = non_negative
         self.weight_power = weight_power
         self.absolute = absolute
+        self.factor = factor
 
     def solve(self, scan: Scan, initial: Tensor | None = None) -> Tensor:
         """Minimise from ``initial``, by default the direct inverse."""
@@ -73,6 +76,7 @@ class TotalVariation(ClassicalMethod):
         weight, absolute = self.tv_weight, self.absolute
         if weight is None:
             weight, absolute = self.chosen("tv", scan), scan.operator.partition.gaps == "views"
+        weight *= self.factor
         image = scan.operator.direct_inverse(scan.measurement) if initial is None else initial.clone()
         if scan.operator.is_additive and not scan.measurement.is_complex():
             return self._subsets(scan, image, weight, absolute)

@@ -34,7 +34,7 @@ def characterise(scan: Scan, initial: Tensor, weight_power: float) -> dict[str, 
     size = torch.linalg.vector_norm(initial, dim=0)
     power = float(initial.square().sum(0).mean()) + 1e-20
     gradient = sum(float(torch.diff(initial, dim=axis).square().sum(0).mean()) for axis in range(1, initial.ndim))
-    variance, tempered = scan.noise_variance(), scan.tempered(weight_power)
+    variance, tempered = scan.noise_level(), scan.tempered(weight_power)
     noise = float(scan.operator.noise.image(variance).square().mean())
     found = {
         "undersampling": scan.operator.undersampling(),

@@ -111,17 +111,19 @@ class LearnedPrior(nn.Module):
         self.dc_iterations, self.n_passes = dc_iterations, n_passes
         self.log_dc_weight = nn.Parameter(torch.full((n_passes,), math.log(dc_weight)))
         self.weaker = copy.copy(initial)
-        self.weaker.tv_weight, self.weaker.n_iterations = weaker_fraction * initial.tv_weight, weaker_iterations
+        self.weaker.factor, self.weaker.n_iterations = weaker_fraction * initial.factor, weaker_iterations
         self.domain: Domain = {}  # filled by the training scans, or from a checkpoint
         self.refiner = Refiner(4 * channels + 2, channels, widths, n_blocks, seed=seed + 202)
 
     def settings(self) -> dict[str, Any]:
         """Settings that :meth:`inputs` depends on, under the names that released checkpoints hold."""
-        names = ("tv_weight", "n_iterations", "n_prox_iterations", "non_negative", "weight_power", "absolute")
-        methods = {"start": self.initial, "weak": self.weaker}
-        return {"normalise": self.normalise} | {
-            f"{key}.{name}": getattr(method, name) for key, method in methods.items() for name in names
-        }
+        names = ("n_iterations", "n_prox_iterations", "non_negative", "weight_power", "absolute")
+        found: dict[str, Any] = {"normalise": self.normalise}
+        for key, method in (("start", self.initial), ("weak", self.weaker)):
+            # A weight that is chosen from the scan is None times a factor.
+            weight = None if method.tv_weight is None else method.tv_weight * method.factor
+            found |= {f"{key}.tv_weight": weight} | {f"{key}.{name}": getattr(method, name) for name in names}
+        return found
 
     def passes(self) -> dict[str, Any]:
         """Settings that :meth:`step` and :meth:`reconstruct` depend on."""
@@ -133,7 +135,7 @@ class LearnedPrior(nn.Module):
         initial = self.initial.solve(scan)
         weaker = self.weaker.solve(scan, initial)
         residual = self.tempered(scan).residual_image(initial)
-        noise = scan.operator.noise.image(scan.noise_variance())
+        noise = scan.operator.noise.image(scan.noise_level())
         phase = scan.operator.phase_reference(scan.measurement) if self.channels == 2 else None
         gain = 1.0
         if self.normalise:

@@ -127,7 +127,7 @@ class LearnedReconstruction(CaseInferer):
         if candidate == 1.0:
             return initial
         method = copy.copy(prior.initial)
-        method.tv_weight, method.n_iterations = candidate * prior.initial.tv_weight, self.tv_iterations
+        method.factor, method.n_iterations = candidate * prior.initial.factor, self.tv_iterations
         return method.solve(scan, initial)
 
     def cross_validate(self, prior: LearnedPrior, scan: Scan, pool: SideBySide) -> dict[float, float]:
@@ -151,7 +151,7 @@ class LearnedReconstruction(CaseInferer):
         made |= {k: pool.submit(self._classical, prior, k, initial, kept) for k in self.tv_candidates}
         images = {1.0: initial} | {k: image.result() for k, image in made.items()}
         test, train = tempered.restrict(held_out), tempered.restrict(~held_out)
-        noise = train.noise_energy(kept.noise_variance())
+        noise = train.noise_energy(kept.noise_level())
         errors = {}
         for key, image in images.items():
             errors[key] = float(test.residual_energy(image))

@@ -22,7 +22,7 @@ from disinr_monai.runtime.names import case_seed
 from disinr_monai.scan import Scan
 
 # Part of the key of stored inputs: raise it when the same scan gives others.
-_VERSION = 2
+_VERSION = 3
 
 
 class VariedAcquisition(Transform):
@@ -89,7 +89,7 @@ class SplitScan(Transform):
         split = {"inputs": inputs, "keep": keep[:1].clone() if keep.stride(0) == 0 else keep}
         tempered = prior.tempered(scan).restrict(~split["keep"])
         energy = float(tempered.residual_energy(initial))
-        noise = tempered.noise_energy(scan.restrict(~split["keep"]).noise_variance())
+        noise = tempered.noise_energy(scan.restrict(~split["keep"]).noise_level())
         # Where the initial image is at the noise there is nothing to learn: such a split must not count without bounds.
         split["floor"] = min(noise, 0.95 * energy)
         split["scale"] = max(energy - split["floor"], 1e-12)

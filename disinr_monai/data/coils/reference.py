@@ -45,14 +45,14 @@ def full_reference(
     The maps :math:`s_c` are the file's own, or those of ESPIRiT from the middle 32² samples of the full scan. These
     are kept everywhere (``crop`` 0): in air the combined reference is the noise of one channel, of mean
     :math:`σ \sqrt{π} / 2`. The root sum of squares has about :math:`σ \sqrt{n}` there, with n coils, and is too large
-    wherever the signal is weak. Of an object that wraps around the field of view (two sets of maps) it is the root sum of
-    squares of both images. Where the root sum of squares of the file's maps is below 0.05 of its largest, the
+    wherever the signal is weak. Of an object that wraps around the field of view (two sets of maps) it is the root sum
+    of squares of both images. Where the root sum of squares of the file's maps is below 0.05 of its largest, the
     reference is 0.
 
     The noise of a magnitude where there is signal has half the variance of the complex noise,
     :math:`s^H Ψ s / (2 |s|^4)`, with :math:`s = x` for the root sum of squares, and the covariance :math:`Ψ` of the
     coils in the corners of k-space, scaled so that its mean variance is what the scan itself shows
-    (:meth:`~disinr_monai.scan.Scan.noise_variance`). Its mean over the pixels above a tenth of the maximum is given.
+    (:meth:`~disinr_monai.scan.Scan.noise_level`). Its mean over the pixels above a tenth of the maximum is given.
 
     Args:
         images: complex ``(n_coils, H, W)``, orthonormal inverse transform of ``kspace``.
@@ -86,7 +86,7 @@ def _covariance(kspace: NDArray) -> NDArray[np.complex128]:
     """Covariance of the noise of the coils ``(n_coils, n_coils)``; zero if the scan does not tell."""
     samples = torch.from_numpy(np.ascontiguousarray(kspace, dtype=np.complex64))
     full = MultiCoilFourier(torch.ones_like(samples), torch.ones(samples.shape[1:]))
-    variance = float(Scan(full, samples).noise_variance().mean())
+    variance = float(Scan(full, samples).noise_level().mean())
     rows, columns = (
         np.abs(np.arange(n) - n // 2) >= n * part for n, part in zip(kspace.shape[1:], _OUTER, strict=True)
     )
