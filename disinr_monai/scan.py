@@ -86,7 +86,9 @@ class Scan:
         counts = None if self.counts is None else self.counts.part(select)
         noise = self.noise
         if noise is not None and noise.ndim:
-            noise = select(noise.expand(self.operator.range_shape))
+            shape = self.operator.range_shape
+            # The same in all coils, before and after.
+            noise = select(noise.expand(shape))[(0,) * (len(shape) - noise.ndim)]
         return Scan(operator, select(self.measurement), weights, counts, noise)
 
     def residual(self, image: Tensor) -> Tensor:
