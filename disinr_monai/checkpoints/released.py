@@ -198,7 +198,8 @@ def load_shared(path: str | Path, network: Field, modality: str, only_pair: bool
 def load_prior(path: str | Path, network: Field, modality: str) -> None:
     """Initialise the prior of ``network`` from the one in ``path``, which may have another number of passes.
 
-    Passes that it lacks get the data weight of its last one.
+    Passes that it lacks get the data weight of its last one, and a dependence on the noise that it lacks the untrained
+    one.
 
     Raises:
         InputError: see :func:`read_checkpoint`; also another modality, no prior, or another network.
@@ -214,6 +215,8 @@ def load_prior(path: str | Path, network: Field, modality: str) -> None:
     prior = network.shared["prior"]
     weights = state["log_dc_weight"]
     state["log_dc_weight"] = torch.cat((weights, weights[-1:].repeat(prior.n_passes)))[: prior.n_passes]
+    if prior.dc_noise is not None and len(state.get("dc_noise_power", ())) != prior.n_passes:
+        state["dc_noise_power"] = prior.dc_noise_power.detach()
     try:
         prior.load_state_dict(state)
     except RuntimeError as error:

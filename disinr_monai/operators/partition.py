@@ -17,6 +17,10 @@ Restriction = tuple[nn.Module, Callable[[Tensor], Tensor]]
 # Fewer readouts than this are too few to hold out whole ones (a spiral of one or two interleaves).
 _FEW = 4
 
+# Share of outer lines on one grid that makes them evenly spaced; side of the middle of k-space that is never held out;
+# and the fewest lines of the centre that are a test.
+_REGULAR, _MIDDLE, _LEAST_LINES = 0.9, 8, 4
+
 
 class Part(NamedTuple):
     """A part of a measurement that depends on few points of the image (:meth:`Partition.draw`).
@@ -63,6 +67,13 @@ class Partition:
     def held_out_blocks(self, fraction: float, generator: torch.Generator) -> Tensor:
         """As :meth:`held_out_samples`, but of whole projections or lines: gaps of the kind that the scan itself has."""
         return self.held_out_samples(fraction, generator)
+
+    def held_out_centre(self, generator: torch.Generator) -> tuple[Tensor, float] | None:
+        """Mask of samples to hold out of a part that is measured more densely than the rest, and the part's share.
+
+        None by default: no part is.
+        """
+        return None
 
     def training_split(self, index: int, generator: torch.Generator) -> Tensor:
         """Mask of the part of a scan to reconstruct from when the rest is to be predicted.
@@ -132,6 +143,38 @@ class KspacePartition(Partition):
         held[:, outer[order[: max(round(fraction * len(outer)), 1)]]] = True
         return (held & mask).expand(self.operator.range_shape)
 
+    def held_out_centre(self, generator: torch.Generator) -> tuple[Tensor, float] | None:
+        """Hold out so much of the fully sampled centre that it is sampled like the rest.
+
+        Between evenly spaced lines, held-out ones of the same spacing cannot show the ghosts which that spacing makes;
+        those of the centre in between can, and signal rules there. Its middle stays, for the phase. None where lines
+        are spaced at random: any of them shows what the others leave open.
+        """
+        mask = self._sampled()
+        centre = torch.zeros_like(mask)
+        if self.operator.has_lines:
+            outer = self._outer_lines()
+            if len(outer) < 2:
+                return None
+            gap = int(torch.diff(outer).mode().values)
+            first = int((outer % gap).mode().values)
+            if float((outer % gap == first).float().mean()) < _REGULAR:
+                return None
+            lines = mask.any(0)
+            lines[outer] = False
+            centre[:, lines] = True
+            held = centre & (torch.arange(len(lines)) % gap != first)
+            held[:, middle(len(lines), _MIDDLE)] = False
+        else:
+            centre[tuple(middle(n, m) for n, m in zip(mask.shape, acs_size(mask.numpy()), strict=True))] = True
+            density = float((mask & ~centre).sum()) / max(int((~centre).sum()), 1)
+            held = centre & (torch.rand(mask.shape, generator=generator) > density)
+            held[tuple(middle(n, _MIDDLE) for n in mask.shape)] = False
+        held &= mask
+        if int(held.any(0).sum()) < _LEAST_LINES:
+            return None
+        return held.expand(self.operator.range_shape), float(centre.float().mean())
+
     def training_split(self, index: int, generator: torch.Generator) -> Tensor:
         """Hold out a random 15 to 45 % of the samples outside the fully sampled centre, or every second line.
 
@@ -144,8 +187,7 @@ class KspacePartition(Partition):
         outer = self._outer_lines()
         if len(outer) < 2:  # a full scan
             return keep & ~self.held_out_samples(0.3, generator)
-        # With every second one the gaps of twice the acceleration are judged: lines of the same spacing alone cannot see
-        # the ghosts that this spacing makes.
+        # Every second one: lines on the same grid as those that are kept cannot show the ghosts which that grid makes.
         if torch.rand((), generator=generator) < 0.6:
             held = outer[int(torch.randint(2, (), generator=generator)) :: 2]
         else:

@@ -78,6 +78,8 @@ class LearnedPrior(nn.Module):
         dc_weight: :math:`λ_k` before training, in the units of :math:`A^T A` with weights of mean 1.
         dc_iterations: conjugate gradient steps from :math:`f_k`.
         n_passes: number of passes.
+        dc_noise: :math:`σ_0`, noise of an image of about 1 for which :math:`λ_k` holds; with other noise it is
+            :math:`λ_k (σ / σ_0)^{p_k}` with learned :math:`p_k`, 1 before training. None: the same for all.
         turns: transposed images are as likely as others (CT; in MRI undersampling has a direction). Flips always are.
         normalise: divide by the 99th percentile of the initial image (images without an absolute unit).
         weaker_fraction: fraction of ``initial.tv_weight`` for the weaker regulariser.
@@ -93,6 +95,7 @@ class LearnedPrior(nn.Module):
         dc_weight: float,
         dc_iterations: int = 6,
         n_passes: int = 4,
+        dc_noise: float | None = None,
         turns: bool = False,
         normalise: bool = False,
         weaker_fraction: float = 0.2,
@@ -108,8 +111,10 @@ class LearnedPrior(nn.Module):
                 f"found {dc_weight}, {dc_iterations}, {n_passes}"
             )
         self.channels, self.initial, self.turns, self.normalise = channels, initial, turns, normalise
-        self.dc_iterations, self.n_passes = dc_iterations, n_passes
+        self.dc_iterations, self.n_passes, self.dc_noise = dc_iterations, n_passes, dc_noise
         self.log_dc_weight = nn.Parameter(torch.full((n_passes,), math.log(dc_weight)))
+        if dc_noise is not None:
+            self.dc_noise_power = nn.Parameter(torch.ones(n_passes))
         self.weaker = copy.copy(initial)
         self.weaker.factor, self.weaker.n_iterations = weaker_fraction * initial.factor, weaker_iterations
         self.domain: Domain = {}  # filled by the training scans, or from a checkpoint
@@ -127,7 +132,7 @@ class LearnedPrior(nn.Module):
 
     def passes(self) -> dict[str, Any]:
         """Settings that :meth:`step` and :meth:`reconstruct` depend on."""
-        return {name: getattr(self, name) for name in ("dc_iterations", "n_passes")}
+        return {name: getattr(self, name) for name in ("dc_iterations", "n_passes", "dc_noise")}
 
     @torch.no_grad()
     def inputs(self, scan: Scan) -> PriorInputs:
@@ -195,9 +200,16 @@ class LearnedPrior(nn.Module):
         sides = self(torch.cat([apply_symmetry(seen, k) for k in symmetries])).chunk(len(symmetries))
         corrected = sum(undo_symmetry(side, k) for side, k in zip(sides, symmetries, strict=True))
         corrected = corrected / (boost * len(symmetries))
-        weight = self.log_dc_weight[index].exp()
+        weight = self._dc_weight(inputs, index)
         image = scan.operator.visible(inputs.image(corrected))
         return data_consistency(image, scan, weight, self.dc_iterations)
+
+    def _dc_weight(self, inputs: PriorInputs, index: int) -> Tensor:
+        log_weight = self.log_dc_weight[index]
+        if self.dc_noise is not None:
+            noise = inputs.features[0, 3 * self.channels].mean() / _NOISE
+            log_weight = log_weight + self.dc_noise_power[index] * (noise / self.dc_noise).clamp(0.05, 50).log()
+        return log_weight.exp()
 
     def _features(self, inputs: PriorInputs, scan: Scan, image: Tensor | None) -> Tensor:
         """Features ``(n_sets, 4 C + 2, *S)`` of a scan at an image."""

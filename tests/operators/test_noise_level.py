@@ -99,7 +99,7 @@ def test_noise_that_is_known_is_kept_by_every_part():
     part = Scan(radial.operator, radial.measurement, noise=varying).restrict(
         radial.operator.partition.training_split(0, torch.Generator().manual_seed(0))
     )
-    assert part.noise_level().shape == part.operator.range_shape
+    assert part.noise_level().shape == part.operator.range_shape[1:]
     assert part.noise_level().max() <= varying.max()
 
 

@@ -1,6 +1,5 @@
 """Reconstruction by the learned prior, and the guard that rejects it."""
 
-import logging
 from functools import partial
 
 import pytest
@@ -8,8 +7,9 @@ import torch
 
 from disinr_monai.networks import DisINR
 from disinr_monai.prior import LearnedReconstruction, prior_of
+from disinr_monai.prior.reconstruction import best_share
 from tests.prior.helpers import FIRM, case_of, make_prior, network_with
-from tests.problems import ENCODER, changed, mri_case
+from tests.problems import ENCODER, mri_case
 
 
 @pytest.mark.parametrize("modality", ["ct", "mri"])
@@ -50,61 +50,47 @@ def test_two_threads_give_the_image_of_one(modality):
     assert not images[1].requires_grad
 
 
-@pytest.mark.parametrize("mix", [0.0, 0.5, 1.0])
-def test_gaps_of_two_dimensions_mix_learned_and_classical(mix):
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_of_the_classical_image_can_be_fixed_by_the_kind_of_gap(share):
     case, network = mri_case(), network_with(partial(make_prior, "mri"))
     torch.nn.init.normal_(network.shared["prior"].refiner.last.weight, std=0.1)
-    lines = LearnedReconstruction(tv_fraction_by_gap={"samples": mix})
-    lines(None, network, case=case)
-    assert "classical_share" not in lines.history[0]  # a pattern of lines is judged as before
-
-    scattered = torch.rand(case["scan"].operator.range_shape[1:], generator=torch.Generator().manual_seed(0)) < 0.5
-    scattered[8:16, 6:14] = True
-    operator = case["scan"].operator.partition.restrict(scattered.expand(case["scan"].operator.range_shape))[0]
-    full = mri_case(acceleration=1)["scan"].measurement
-    case = changed(case, operator=operator, measurement=full * operator.sampled)
-    assert operator.partition.gaps == "samples"
-    images = {
-        share: LearnedReconstruction(tv_fraction_by_gap={"samples": share})(None, network, case=case)
-        for share in (0.0, 1.0)
-    }
+    other = LearnedReconstruction(share_by_gap={"samples": share})
+    other(None, network, case=case)
+    assert "held_out" in other.history[0]  # lines are judged
+    images = {s: LearnedReconstruction(share_by_gap={"lines": s})(None, network, case=case) for s in (0.0, share, 1.0)}
     assert (images[0.0] - images[1.0]).abs().max() > 1e-3
-    method = LearnedReconstruction(tv_fraction_by_gap={"samples": mix})
-    mixed = method(None, network, case=case)
-    torch.testing.assert_close(mixed, torch.lerp(images[0.0], images[1.0], mix), rtol=1e-4, atol=1e-5)
-    assert method.history[0]["fallback"] == float(mix == 1)
+    torch.testing.assert_close(images[share], torch.lerp(images[0.0], images[1.0], share), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("modality", "dc_weight"), [("ct", 1e4), ("mri", 3.0)])
-def test_guard_returns_the_classical_image_of_a_sabotaged_prior(modality, dc_weight, caplog):
+def test_guard_returns_the_classical_image_of_a_sabotaged_prior(modality, dc_weight):
     case = case_of(modality)
     network = network_with(partial(make_prior, modality, dc_weight))
-    refiner = prior_of(network).refiner
-    torch.manual_seed(0)
-    torch.nn.init.normal_(refiner.last.weight, std=1.0)
-    method = LearnedReconstruction(tv_candidates=())
-    with caplog.at_level(logging.WARNING):
-        image = method(None, network, case=case)[0]
-    assert method.history[0]["fallback"] == 1
-    assert "the classical one is returned" in caplog.text
-    torch.testing.assert_close(image, prior_of(network).initial(None, None, case=case)[0], rtol=1e-4, atol=1e-5)
-
-
-def test_guard_finds_a_better_weight_of_total_variation(caplog):
-    case = mri_case()
-    y = case["scan"].measurement
-    noise = torch.randn(y.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(5))
-    case = changed(case, measurement=y + 0.1 * noise * (y != 0))
-    network = network_with(partial(make_prior, "mri"))
     prior = prior_of(network)
-    prior.initial.tv_weight = prior.weaker.tv_weight = 1e-5
+    torch.manual_seed(0)
     torch.nn.init.normal_(prior.refiner.last.weight, std=1.0)
-    method = LearnedReconstruction(tv_candidates=(1e3, 3e3))
+    method = LearnedReconstruction()
     image = method(None, network, case=case)[0]
-    assert method.history[0]["fallback"] == 1
-    images = image, prior.initial(None, None, case=case)[0]
-    errors = [float((x.norm(dim=0) - case["reference"][0]).square().mean()) for x in images]
-    assert errors[0] < 0.7 * errors[1]
+    assert method.history[0]["classical_share"] > 0.95
+    assert method.history[0]["held_out"] > 2 * method.history[0]["held_out_classical"]
+    classical, learned, _ = method.both(prior, case["scan"])
+    assert float((image - classical).norm()) < 0.1 * float((learned - classical).norm())
+
+
+def test_the_share_minimises_the_error_of_the_mixture():
+    truth, generator = torch.zeros(500), torch.Generator().manual_seed(0)
+    one, two = (truth + scale * torch.randn(500, generator=generator) for scale in (1.0, 2.0))
+
+    def error(share: float) -> float:
+        return float(torch.lerp(one, two, share).square().mean())
+
+    share = best_share(error(0), error(1), error(0.5))
+    assert share == pytest.approx(0.2, abs=0.05)
+    assert error(share) <= min(error(share - 0.01), error(share + 0.01))
+    assert best_share(1.0, 9.0, 4.5) == 0
+    assert best_share(9.0, 1.0, 4.5) == 1
+    assert best_share(float("nan"), 1.0, 1.0) == 1
+    assert best_share(1.0, 1.0, 1.0) == 0
 
 
 def test_network_without_prior_is_refused():

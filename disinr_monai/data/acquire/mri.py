@@ -293,7 +293,7 @@ def _estimated(scan: dict[str, Any], kspace: NDArray, label: str, maps_from: str
         kspace, size = lines, acs_size((lines != 0).any(0))
     elif trajectory is not None:
         kspace, side = gridded_calibration(kspace, trajectory, scan["shape"])
-        size = (side, side)
+        size, map_sets = (side, side), map_sets or 1  # nothing wraps around without a grid
     else:
         size = acs_size(scan["mask"])
     scan["info"] |= {"maps": "espirit", "acs_size": list(size), "separate_calibration": lines is not None}

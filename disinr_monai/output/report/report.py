@@ -207,13 +207,13 @@ class Report:
         notes = [f"<p>{escape(line)}.</p>" for line in reference_lines(rows)]
         for entry in history:
             if "fallback" in entry:
-                kept = "the classical image is shown" if entry["fallback"] else "the learned image is kept"
-                if 0 < entry.get("classical_share", 1.0) < 1:
-                    kept = f"a mean of both is shown, {entry['classical_share']:.2g} of it classical"
-                notes.append(
-                    f"<p>Guard: error on withheld samples {entry['held_out']:.3g} (learned) and "
-                    f"{entry['held_out_classical']:.3g} (classical): {kept}.</p>"
-                )
+                note = f"{100 * entry['classical_share']:.0f} % of the image is total variation"
+                if "held_out" in entry:
+                    note += (
+                        f", by the error on withheld samples: {entry['held_out']:.3g} (learned) and "
+                        f"{entry['held_out_classical']:.3g} (total variation)"
+                    )
+                notes.append(f"<p>{note}.</p>")
         table = blocks.row_table("Numbers of this case", rows, self.method)
         made = blocks.facts("How it was read and made", info)
         return f'<div class="numbers">{table}{chart}<div>{"".join(notes)}{made}</div></div>'
