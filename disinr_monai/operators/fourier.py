@@ -13,9 +13,9 @@ from disinr_monai.operators.coils import (
     to_complex,
     visible,
 )
+from disinr_monai.operators.kspace_partition import KspacePartition
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.noise import KspaceNoise
-from disinr_monai.operators.partition import KspacePartition
 
 
 def fft2c(image: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ from disinr_monai.operators.coils import (
     to_complex,
     visible,
 )
+from disinr_monai.operators.kspace_partition import ReadoutPartition
 from disinr_monai.operators.linear_operator import LinearOperator
 from disinr_monai.operators.noise import TrajectoryNoise
 from disinr_monai.operators.nufft import NUFFT
-from disinr_monai.operators.partition import ReadoutPartition
 
 
 class NonCartesianFourier(LinearOperator):

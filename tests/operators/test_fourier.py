@@ -141,3 +141,34 @@ def test_gram_of_lines_and_of_their_parts():
     part, _ = operator.partition.restrict(torch.rand(40, 48) < 0.5)
     for each in (operator, part):
         torch.testing.assert_close(each.gram(image), each.adjoint(each(image)), rtol=1e-4, atol=1e-4)
+
+
+def test_the_centre_is_left_as_sparse_as_the_rest():
+    lines = torch.zeros(1, 96)
+    lines[:, 2::4] = 1
+    lines[:, 36:60] = 1
+    partition = MultiCoilFourier(torch.ones(2, 80, 96, dtype=torch.complex64), lines).partition
+    held, share = partition.held_out_centre(torch.Generator().manual_seed(0))
+    columns = torch.nonzero(held[0].any(0)).flatten().tolist()
+    assert columns == [c for c in range(36, 60) if c % 4 != 2 and not 44 <= c < 52]
+    assert bool((held[0] == held[0][:1]).all())
+    assert share == pytest.approx(24 / 96, abs=0.05)
+    # The gaps of lines at random are all of one kind; without lines in between there is nothing to take.
+    random = (torch.rand(96, generator=torch.Generator().manual_seed(3)) < 0.3)[None].float()
+    random[:, 40:56] = 1
+    for mask in (random, (torch.arange(96) % 4 == 0)[None]):
+        operator = MultiCoilFourier(torch.ones(2, 80, 96, dtype=torch.complex64), mask)
+        assert operator.partition.held_out_centre(torch.Generator().manual_seed(0)) is None
+
+
+def test_the_centre_of_scattered_samples_is_left_as_sparse_as_the_rest():
+    mask = torch.rand(80, 96, generator=torch.Generator().manual_seed(1)) < 0.2
+    mask[28:52, 36:60] = True
+    partition = MultiCoilFourier(torch.ones(2, 80, 96, dtype=torch.complex64), mask).partition
+    held, share = partition.held_out_centre(torch.Generator().manual_seed(0))
+    centre = held[0][28:52, 36:60]
+    assert int(held[0].sum()) == int(centre.sum())
+    assert not held[0][36:44, 44:52].any()
+    kept = 1 - float(centre.float().sum()) / (24**2 - 8**2)
+    assert kept == pytest.approx(0.2, abs=0.05)
+    assert share == pytest.approx(24**2 / (80 * 96), rel=0.2)

@@ -1,9 +1,12 @@
 """Features of a scan, symmetries and passes of the learned prior."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from disinr_monai.prior.learned_prior import apply_symmetry, undo_symmetry
+from disinr_monai.methods import TotalVariation
+from disinr_monai.prior.learned_prior import LearnedPrior, apply_symmetry, undo_symmetry
 from tests.prior.helpers import FIRM, case_of, make_prior
 from tests.problems import changed, mri_case
 
@@ -74,3 +77,17 @@ def test_prior_leaves_the_mean_to_the_data(size):
     change = (prior(features) - features[:, :1])[0, 0]
     assert change.abs().mean() > 0.01
     assert abs(float(change.mean())) < 1e-4
+
+
+def test_noisier_scans_are_brought_less_to_their_data():
+    prior = LearnedPrior(2, TotalVariation(tv_weight=1e-3, n_iterations=5), 0.3, dc_noise=0.02, normalise=True)
+    case = mri_case()
+    prior.dc_noise_power.data.fill_(1.5)
+    weights = []
+    for std in (0.01, 0.04):
+        scan = replace(case["scan"], noise=torch.tensor(std**2))
+        inputs = prior.inputs(scan)
+        weights.append(float(prior._dc_weight(inputs, 0)))
+        assert weights[-1] == pytest.approx(0.3 * (std / inputs.gain / 0.02) ** 1.5, rel=1e-3)
+    assert weights[1] == pytest.approx(8 * weights[0], rel=0.05)
+    assert LearnedPrior(1, TotalVariation(), 300.0).passes()["dc_noise"] is None
