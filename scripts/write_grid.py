@@ -79,7 +79,7 @@ def _cells(cells: dict[str, Any], inside: str, kind: str) -> list[str]:
     last = ["untaken samples, disinr / best"] if real else ["gain in the body"]
     if kind == "ct":
         last += ["gain in soft tissue"]
-    heads = [*axes, "persons", *methods, "gain", "SSIM disinr / best", *last, "classical kept"]
+    heads = [*axes, "persons", *methods, "gain", "SSIM disinr / best", *last, "share of TV (TV alone)"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for cell in cells.values():
         rows = cell["rows"]
@@ -97,8 +97,8 @@ def _cells(cells: dict[str, Any], inside: str, kind: str) -> list[str]:
             values.append(_gain(gains(rows, "psnr_body")[1]))
         if kind == "ct":
             values.append(_gain(gains(rows, "psnr_soft")[1]))
-        kept = [row["fallback"] for row in rows if row["method"] == OURS and "fallback" in row]
-        values.append(f"{sum(kept):.0f} of {len(kept)}" if kept else "–")
+        kept = [row["classical_share"] for row in rows if row["method"] == OURS and "classical_share" in row]
+        values.append(f"{np.mean(kept):.2f} ({sum(s >= 1 for s in kept)} of {len(kept)})" if kept else "–")
         lines.append("| " + " | ".join(values) + " |")
     return lines
 

@@ -36,7 +36,7 @@ class SaveCases:
 
     In ``output_dir``: ``NAME/NAME_recon.nii.gz`` (float32, the source's affine; HU for CT, magnitude for MRI),
     ``NAME/NAME_recon.png`` (direct inverse | methods | reference | error), ``metrics.csv`` (one row a case and
-    method; ``fallback`` 1 where the guard gave a classical image; ``warnings`` of the self-check,
+    method; ``classical_share`` of the guard; ``warnings`` of the self-check,
     :class:`~disinr_monai.fitting.self_check.SelfCheck`) and ``report.html``. A case that failed leaves no
     folder and is reported at the end, after all others have been written.
 
@@ -215,4 +215,5 @@ class SaveCases:
 
 def _title(row: dict[str, Any]) -> str:
     title = f"{row['method']} {row['psnr']:.1f} dB" if "psnr" in row else row["method"]
-    return f"{title} (guard: classical image)" if row.get("fallback") else title
+    share = row.get("classical_share", 0.0)
+    return f"{title} ({100 * share:.0f} % TV)" if share >= 0.005 else title

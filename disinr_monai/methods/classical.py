@@ -36,7 +36,8 @@ class ClassicalMethod(CaseInferer):
         """Choose the weight (:func:`~disinr_monai.methods.automatic.automatic`); log and ``history`` name it."""
         weight, noise = automatic(method, scan), scan.noise_std()
         self.history.append({"iteration": self.iterations_run, "weight": weight, "noise": noise})
-        logger.info("%s: %s %.3g chosen from the scan (noise %.2g)", self.case_name, method, weight, noise)
+        if self.case_name:  # not for the parts of a scan that the prior and its guard look at
+            logger.info("%s: %s %.3g chosen from the scan (noise %.2g)", self.case_name, method, weight, noise)
         return weight
 
 

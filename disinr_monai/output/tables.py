@@ -15,7 +15,7 @@ from disinr_monai.runtime.versions import versions
 
 _INSIDE = ("psnr_body", "ssim_body", "psnr_soft", "ssim_soft", "unsampled_error")
 _OF_REFERENCE = ("unsampled_noise", "reference_noise", "reference_ceiling")
-_NUMBERS = ("psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "fallback", "residual")
+_NUMBERS = ("psnr", "ssim", "nrmse", "seconds", "iterations", "peak_memory_mb", "classical_share", "residual")
 _NUMBERS += _INSIDE + _OF_REFERENCE
 COLUMNS = ("case", "subject", "method", *_NUMBERS, "reference", "measurement", "warnings")
 

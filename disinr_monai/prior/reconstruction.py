@@ -30,8 +30,7 @@ class LearnedReconstruction(CaseInferer):
     ``residual_energy``) with which their mixture predicts these. Noise adds a constant to it. Whole views or lines are
     held out, and in Cartesian MRI also a part of the fully sampled centre, which is left as sparse as the rest
     (``partition.held_out_centre``): lines of the outer grid do not see the ghosts that this grid makes. The errors of
-    centre and rest count by their shares of k-space. ``history`` says ``classical_share``, and ``fallback`` 1
-    where the result is total variation alone. It more than doubles the work; on a CPU with two or more threads both
+    centre and rest count by their shares of k-space. ``history`` says ``classical_share``. It more than doubles the work; on a CPU with two or more threads both
     halves run side by side.
 
     Args:
@@ -90,7 +89,7 @@ class LearnedReconstruction(CaseInferer):
         if errors is not None:
             entry |= {"held_out": errors[0], "held_out_classical": errors[1]}
         share = best_share(*errors) if fixed is None else fixed
-        self.history.append({**entry, "classical_share": share, "fallback": float(share >= 1)})
+        self.history.append({**entry, "classical_share": share})
         logger.info("%s: %.0f %% of the result is total variation", self.case_name, 100 * share)
         return torch.lerp(learned, classical, share)
 

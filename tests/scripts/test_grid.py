@@ -104,7 +104,7 @@ def test_the_page_compares_with_the_best_classical_method_of_the_cell():
     numbers = {"disinr": (31, 32), "tv": (30, 31.5), "sense": (25, 31.8)}
     rows = [
         {"subject": person, "source": "S", "contrast": "T1", "scan": person, "case": person, "method": method,
-         "psnr": values[i], "psnr_body": values[i] - 1, "ssim": 0.9, "seconds": 1.0, "fallback": i}
+         "psnr": values[i], "psnr_body": values[i] - 1, "ssim": 0.9, "seconds": 1.0, "classical_share": i}
         for method, values in numbers.items() for i, person in enumerate(("A", "B"))
     ]  # fmt: skip
     cell = {"setting": {"acceleration": 4, "noise_std": 0.03}, "rows": rows, "hardware": "x", "versions": {}}
@@ -112,6 +112,6 @@ def test_the_page_compares_with_the_best_classical_method_of_the_cell():
     page = "\n".join(write_grid.grid_section(result))
     assert "## MRI grid, 8 coils (2 persons, 1 source)" in page
     assert "| 31.50 ± 0.50 | 30.75 ± 0.75 | 28.40 ± 3.40 | +0.75 ± 0.25 (+0.50) |" in page
-    assert "| 1 of 2 |" in page
+    assert "| 0.50 (1 of 2) |" in page
     assert "| A | T1 | 4 | 31.00 (+1.00) |" in page
     assert "| B | T1 | 4 | 32.00 (+0.50) |" in page

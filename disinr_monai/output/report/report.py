@@ -206,7 +206,7 @@ class Report:
         chart = curve(f"Convergence of {name}", steps, {key: [float(e[key]) for e in history] for key in keys})
         notes = [f"<p>{escape(line)}.</p>" for line in reference_lines(rows)]
         for entry in history:
-            if "fallback" in entry:
+            if "classical_share" in entry:
                 note = f"{100 * entry['classical_share']:.0f} % of the image is total variation"
                 if "held_out" in entry:
                     note += (
