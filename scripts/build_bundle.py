@@ -23,6 +23,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 from write_benchmarks import table
+from write_grid import cell_title
 
 from disinr_monai.checkpoints.released import write_bundled
 from disinr_monai.errors import InputError
@@ -71,8 +72,9 @@ def results_of(name: str) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """Key, title and rows of the benchmark results of a bundle."""
     found = []
     for key in read_recipe(name)["results"]:
-        result = json.loads((ROOT / "benchmarks" / "results" / f"{key}.json").read_text())
-        found.append((key, result.get("title", key), result["rows"]))
+        kind, _, cell_name = key.partition(" ")
+        cell = json.loads((ROOT / "benchmarks" / "results" / f"grid_{kind}.json").read_text())["cells"][cell_name]
+        found.append((key, cell_title(kind, cell["setting"]), cell["rows"]))
     return found
 
 

@@ -31,6 +31,7 @@ class Grid:
         cells: their values.
         methods: run by default.
         fixed: options of all cells.
+        persons: key in the file of persons.
     """
 
     task: str
@@ -38,12 +39,13 @@ class Grid:
     cells: list[tuple[Any, ...]]
     methods: str
     fixed: dict[str, Any] = field(default_factory=dict)
+    persons: str = "mri"
 
 
 _MRI = "disinr,tv,l1_wavelet,sense"
 GRIDS = {
     "real": Grid(
-        "mri", ("pattern", "acceleration"), [("uniform", 4), ("uniform", 6), ("poisson", 6)], _MRI, {"acs": 20}
+        "mri", ("pattern", "acceleration"), [("uniform", 4), ("uniform", 6), ("poisson", 6)], _MRI, {"acs": 20}, "real"
     ),
     "mri": Grid(
         "mri",
@@ -52,8 +54,19 @@ GRIDS = {
         _MRI,
         {"n_coils": 8},
     ),
+    "patterns": Grid(
+        "mri",
+        ("pattern", "acceleration"),
+        [("random", 4), ("poisson", 6), ("poisson", 20), ("radial", 10)],
+        _MRI,
+        {"n_coils": 8, "noise_std": 0.03},
+    ),
     "ct": Grid(
-        "ct", ("n_views", "photons"), list(itertools.product((30, 60, 90), (5e3, 1e4, 1e5, 1e6))), "disinr,tv,sirt"
+        "ct",
+        ("n_views", "photons"),
+        list(itertools.product((30, 60, 90), (5e3, 1e4, 1e5, 1e6))),
+        "disinr,tv,sirt",
+        persons="ct",
     ),
 }
 
@@ -166,7 +179,7 @@ def grid(arguments: argparse.Namespace, options: dict[str, Any], measure: Measur
     checkpoint = Path(arguments.checkpoint or ROOT / "models" / f"{spec.task}.pt")
     weights = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12] if checkpoint.is_file() else "none"
     cells = chosen_cells(spec, arguments.cells)
-    persons = unseen_persons(arguments.persons_file, arguments.task, weights, arguments.persons)
+    persons = unseen_persons(arguments.persons_file, spec.persons, weights, arguments.persons)
     fixed = {**spec.fixed, **options}
     about = {"task": arguments.task, "weights": weights, "seed": arguments.seed, "options": fixed}
     result = _stored(output, about)

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from write_grid import TITLES, grid_section
+from write_grid import TITLES, claim, grid_section
 
 from disinr_monai.output.tables import summarise
 
@@ -84,10 +84,10 @@ def main() -> None:
         "MRI on a twofold grid with analytic coils and phase. Noise as stated.",
         "",
     ]
-    short: list[str] = []
-    for kind in TITLES:  # real data first
-        if (path := RESULTS / f"grid_{kind}.json").is_file():
-            page += grid_section(json.loads(path.read_text()))
+    grids = {kind: RESULTS / f"grid_{kind}.json" for kind in TITLES}  # real data first
+    grids = {kind: json.loads(path.read_text()) for kind, path in grids.items() if path.is_file()}
+    for result in grids.values():
+        page += grid_section(result)
     for path in sorted(set(RESULTS.glob("*.json")) - set(RESULTS.glob("grid_*.json"))):
         result = json.loads(path.read_text())
         header, rows = result["header"], result["rows"]
@@ -97,7 +97,6 @@ def main() -> None:
         page += ["PSNR by subject:", "", *by_subject(rows), ""]
         versions = ", ".join(f"{k} {v}" for k, v in header["versions"].items())
         page += [f"Seed {header['seed']}; {header['hardware']}; {versions}.", ""]
-        short += [f"**{title}**", "", *table(rows), ""]
     studies = sorted(STUDIES.glob("*.json"))
     if studies:
         page += ["## Studies", "", "`scripts/study.py`; see [the how-to](how-to/peers.md).", ""]
@@ -117,7 +116,7 @@ def main() -> None:
     text = readme.read_text()
     before, rest = text.split(START)
     _, after = rest.split(END)
-    readme.write_text(before + START + "\n" + "\n".join(short).strip() + "\n" + END + after)
+    readme.write_text(before + START + "\n" + "\n".join(claim(grids)) + "\n" + END + after)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,30 @@ from grid import short
 from disinr_monai.output.tables import reference_lines
 
 OURS = "disinr"
-TITLES = {"real": "Real measured data", "mri": "MRI grid, 8 coils", "ct": "CT grid"}
+TITLES = {
+    "real": "Real measured data",
+    "mri": "MRI grid, 8 coils",
+    "patterns": "Other MRI patterns, 8 coils",
+    "ct": "CT grid",
+}
+_SCANS = {"real": "measured brain", "mri": "simulated MRI", "patterns": "simulated MRI", "ct": "simulated CT"}
+# Grid and cell of each row of the README's table.
+CLAIM = (
+    ("real", "uniform/4"),
+    ("real", "uniform/6"),
+    ("mri", "4/0.06"),
+    ("mri", "6/0.03"),
+    ("mri", "6/0.1"),
+    ("ct", "60/1e4"),
+    ("ct", "60/1e5"),
+    ("ct", "30/1e5"),
+)
 NOTES = {
     "real": "A fully sampled raw scan whose samples are taken away afterwards. PSNR and SSIM are those of the body, "
     "against the reference named below; `untaken samples` is the error of the predicted samples that were taken away, "
     "over their size, and in brackets what their noise alone gives.",
     "mri": "Simulated from images; `noise_std` is relative to the RMS of the sampled k-space.",
+    "patterns": "Simulated from images, at noise that is everyday.",
     "ct": "Simulated fan beam from images; photons a ray.",
 }
 _GAIN = (
@@ -35,7 +53,7 @@ def grid_section(result: dict[str, Any]) -> list[str]:
     lines = [f"## {TITLES[kind]} ({count})", "", f"{NOTES[kind]} {_GAIN}", ""]
     options = ", ".join(f"{key} {value}" for key, value in result["options"].items())
     lines += [f"The same for all: {options}.", ""] if options else []
-    inside = "_body" if kind == "real" else ""
+    inside = _inside(kind)
     lines += _cells(cells, inside, kind) + [""]
     lines += [text for line in reference_lines(rows) for text in (f"{line[0].upper()}{line[1:]}.", "")]
     lines += ["PSNR of disinr and gain (dB) by person:", "", *_persons(cells, inside), ""]
@@ -45,6 +63,28 @@ def grid_section(result: dict[str, Any]) -> list[str]:
     newest = next(reversed(cells.values()))["versions"]
     versions = ", ".join(f"{key} {value}" for key, value in newest.items() if key != "git_commit")
     return [*lines, f"Seed {result['seed']}; weights {result['weights']}; {' and '.join(made)}; {versions}.", ""]
+
+
+def cell_title(kind: str, setting: dict[str, Any]) -> str:
+    """What a cell measures, e.g. `simulated CT, n_views 60, photons 1e5`."""
+    return ", ".join([_SCANS[kind], *(f"{key} {short(value)}" for key, value in setting.items())])
+
+
+def claim(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The table of the README, from the grids that are there."""
+    lines = ["| scan | persons | disinr (dB) | best classical method (dB) | gain (worst person) |", "|---" * 5 + "|"]
+    for kind, name in CLAIM:
+        cell = results.get(kind, {}).get("cells", {}).get(name)
+        best, gained = gains(cell["rows"], f"psnr{_inside(kind)}") if cell else ("", {})
+        if gained:
+            ours, theirs = (_mean(by_person(cell["rows"], m, f"psnr{_inside(kind)}")) for m in (OURS, best))
+            values = [cell_title(kind, cell["setting"]), str(len(gained)), ours, f"{theirs} ({best})", _gain(gained)]
+            lines.append("| " + " | ".join(values) + " |")
+    return lines
+
+
+def _inside(kind: str) -> str:
+    return "_body" if kind == "real" else ""
 
 
 def _count(n: int, word: str) -> str:
