@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import pytest
@@ -63,7 +64,7 @@ def test_an_interrupted_question_is_not_answered_later(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(first.stdout, "readline", interrupt, raising=False)
+    monkeypatch.setattr(probe, "_answers", SimpleNamespace(get=interrupt))
     path.touch()
     with pytest.raises(KeyboardInterrupt):
         probe.problem(path)
@@ -108,4 +109,4 @@ def test_a_fork_does_not_share_the_helper_of_its_parent(tmp_path, monkeypatch):
     probe.close()
     assert first.poll() is None, "a child must not end its parent's helper"
     first.kill()
-    first.communicate()
+    first.wait()

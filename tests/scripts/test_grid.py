@@ -110,7 +110,9 @@ def test_the_page_compares_with_the_best_classical_method_of_the_cell():
     page = "\n".join(write_grid.grid_section(result))
     assert "## MRI grid, 8 coils (2 persons, 1 source)" in page
     (row,) = write_grid.claim({"mri": {"cells": {"4/0.06": cell}}})[2:]
-    assert row.startswith("| simulated MRI, acceleration 4, noise_std 0.03 | 2 | 31.50 ± 0.50 | 30.75 ± 0.75 (tv) | +0.75")
+    assert row.startswith(
+        "| simulated MRI, acceleration 4, noise_std 0.03 | 2 | 31.50 ± 0.50 | 30.75 ± 0.75 (tv) | +0.75"
+    )
     assert "| 31.50 ± 0.50 | 30.75 ± 0.75 | 28.40 ± 3.40 | +0.75 ± 0.25 (+0.50) |" in page
     assert "| 0.50 (1 of 2) |" in page
     assert "| A | T1 | 4 | 31.00 (+1.00) |" in page

@@ -11,13 +11,14 @@ import atexit
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ class Probe:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._owner = 0
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str, int, int], str] = {}
@@ -55,21 +57,15 @@ class Probe:
     def _ask(self, question: tuple[str, str]) -> str:
         if not self._start():
             return ""
-        process = self._process
-        timer = threading.Timer(_SECONDS, process.kill)
-        timer.daemon = True
-        timer.start()
         answer = ""
         try:
-            with contextlib.suppress(OSError):
-                process.stdin.write(json.dumps(question) + "\n")
-                process.stdin.flush()
-                answer = process.stdout.readline()
+            with contextlib.suppress(OSError, queue.Empty):
+                self._process.stdin.write(json.dumps(question) + "\n")
+                self._process.stdin.flush()
+                answer = self._answers.get(timeout=_SECONDS)
         except BaseException:  # interrupted: its late answer must not be taken for one about the next file
             self.close()
             raise
-        finally:
-            timer.cancel()
         if answer.endswith("\n"):
             return json.loads(answer)
         self.close()
@@ -89,6 +85,10 @@ class Probe:
                 atexit.register(self.close)
                 if self._process.stdout.readline() != "ready\n":
                     self.close()
+                else:
+                    self._answers = queue.SimpleQueue()
+                    forward = threading.Thread(target=_forward, args=(self._process.stdout, self._answers), daemon=True)
+                    forward.start()
         return self._process is not None
 
     def close(self) -> None:
@@ -97,7 +97,17 @@ class Probe:
         process, self._process = self._process, None
         if process is not None and self._owner == os.getpid():
             process.kill()
-            process.communicate()
+            process.wait()
+            with contextlib.suppress(OSError):  # a question that was never read
+                process.stdin.close()
+
+
+def _forward(lines: IO[str], answers: queue.SimpleQueue[str]) -> None:
+    """Pass lines on, so that they can be waited for with a limit; then an empty one: the helper process has ended."""
+    with lines:
+        for line in lines:
+            answers.put(line)
+    answers.put("")
 
 
 PROBE = Probe()
