@@ -70,7 +70,7 @@ def table_row(
     if "unsampled" in case and not isinstance(method, JointAdaptation):
         row["unsampled_error"] = unsampled_error(case["unsampled"], image)
     row |= {"seconds": seconds, "iterations": method.iterations_run, "peak_memory_mb": peak_memory_mb()}
-    row |= {"classical_share": e["classical_share"] for e in method.history if "classical_share" in e}
+    row |= next(({key: e[key]} for e in method.history if (key := "classical_share") in e), {})
     if method.residual is not None:
         row["residual"] = method.residual.unexplained
     if "simulated" in case["info"]:

@@ -61,7 +61,7 @@ def test_an_interrupted_question_is_not_answered_later(tmp_path, monkeypatch):
     assert probe.problem(path) == ""
     first = probe._process
 
-    def interrupt(*_):
+    def interrupt(**_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(probe, "_answers", SimpleNamespace(get=interrupt))
