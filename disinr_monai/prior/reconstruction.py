@@ -30,8 +30,8 @@ class LearnedReconstruction(CaseInferer):
     ``residual_energy``) with which their mixture predicts these. Noise adds a constant to it. Whole views or lines are
     held out, and in Cartesian MRI also a part of the fully sampled centre, which is left as sparse as the rest
     (``partition.held_out_centre``): lines of the outer grid do not see the ghosts that this grid makes. The errors of
-    centre and rest count by their shares of k-space. ``history`` says ``classical_share``. It more than doubles the work; on a CPU with two or more threads both
-    halves run side by side.
+    centre and rest count by their shares of k-space. ``history`` says ``classical_share``. The guard more than doubles
+    the work; on a CPU with two or more threads both halves run side by side.
 
     Args:
         non_negative: clip the image at 0 (CT).
