@@ -193,10 +193,9 @@ class LearnedPrior(nn.Module):
             Image ``(C, *S)``, differentiable.
         """
         seen = self._features(inputs, scan, image)
-        # All but the undersampling scale with the image.
-        scale = torch.full((seen.shape[1], 1, 1), boost, device=seen.device)
-        scale[3 * self.channels + 1] = 1.0
-        seen = seen * scale
+        # All but the undersampling scale with the image. The noise of CT spans two orders of magnitude.
+        images, noise, undersampling, moved = seen.split((3 * self.channels, 1, 1, self.channels), 1)
+        seen = torch.cat((images * boost, torch.asinh(noise * boost), undersampling, moved * boost), 1)
         sides = self(torch.cat([apply_symmetry(seen, k) for k in symmetries])).chunk(len(symmetries))
         corrected = sum(undo_symmetry(side, k) for side, k in zip(sides, symmetries, strict=True))
         corrected = corrected / (boost * len(symmetries))
