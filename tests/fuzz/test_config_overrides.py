@@ -175,7 +175,7 @@ def _fuzz_measured(phantoms, folder, n_examples):
         network, inferer = (work.parser.get_parsed_content(key) for key in ("network", "inferer"))
         points = None if "error" in case else case["points"][None]
         image = inferer(points, network, case=case)
-        assert ("error" in case) is (image is None)
+        assert bool(inferer.error) is (image is None)
         assert image is None or bool(torch.isfinite(image).all())
 
     run(strategy, body, n_examples, "settings: a scan is measured and fitted")
