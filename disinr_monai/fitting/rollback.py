@@ -62,8 +62,8 @@ class Rollback:
             return ""
         if self._sound is None:
             raise InputError(
-                f"the loss is {loss:g} in iteration {iteration}, expected a finite number; check the settings, the measurement, "
-                "its weights and the operator for NaN and infinity"
+                f"the loss is {loss:g} in iteration {iteration}, expected a finite number; check the settings, the "
+                "measurement, its weights and the operator for NaN and infinity"
             )
         self.count += 1
         if self.count > self.limit:
