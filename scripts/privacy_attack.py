@@ -78,7 +78,7 @@ def attack(workflow: ConfigWorkflow, case: dict[str, Any], kinds: Collection[str
             start = network(case["points"][None])[0]
         result |= resemblance(to_display(start, task, scale), reference)
     if "prior" in kinds and "prior" in network.shared:
-        classical, learned = parsed("learned")().both(network.shared["prior"], case["scan"])
+        classical, learned, _ = parsed("learned")().both(network.shared["prior"], case["scan"])
         result["prior_gain"] = psnr(learned) - psnr(classical)
     if "adapt" in kinds:
         method = parsed("adaptation")()
