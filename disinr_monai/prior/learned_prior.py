@@ -60,7 +60,7 @@ class LearnedPrior(nn.Module):
     The initial image is classical; a small network :math:`R_θ` (:class:`~disinr_monai.networks.refiner.Refiner`)
     looks at its neighbourhoods, at what a weaker regulariser would have kept, at the residual as an image, at the noise
     and at how much was measured, and corrects it; then the image is brought back to the data, with a learned
-    :math:`λ_k`. :math:`H` is a high-pass filter on the correction (above 10 cycles a field of view). Without it, large
+    :math:`λ_k`. :math:`H` is a high-pass filter on the correction. Without it, large
     patients were reconstructed too dark, because the held-out loss is insensitive to low frequencies, in CT the more
     the fewer photons pass (with 2 cycles up to 8 dB below total variation at 5e3 photons). Every further pass of the
     same network sees the image of the pass before (Aggarwal et al., MoDL, IEEE Trans. Med. Imaging 38:394, 2019).
@@ -80,6 +80,7 @@ class LearnedPrior(nn.Module):
         n_passes: number of passes.
         dc_noise: :math:`σ_0`, noise of an image of about 1 for which :math:`λ_k` holds; with other noise it is
             :math:`λ_k (σ / σ_0)^{p_k}` with learned :math:`p_k`, 1 before training. None: the same for all.
+        high_pass: :math:`H` takes out what is below about so many cycles a field of view.
         turns: transposed images are as likely as others (CT; in MRI undersampling has a direction). Flips always are.
         normalise: divide by the 99th percentile of the initial image (images without an absolute unit).
         weaker_fraction: fraction of ``initial.tv_weight`` for the weaker regulariser.
@@ -96,6 +97,7 @@ class LearnedPrior(nn.Module):
         dc_iterations: int = 6,
         n_passes: int = 4,
         dc_noise: float | None = None,
+        high_pass: float = 2.0,
         turns: bool = False,
         normalise: bool = False,
         weaker_fraction: float = 0.2,
@@ -112,6 +114,7 @@ class LearnedPrior(nn.Module):
             )
         self.channels, self.initial, self.turns, self.normalise = channels, initial, turns, normalise
         self.dc_iterations, self.n_passes, self.dc_noise = dc_iterations, n_passes, dc_noise
+        self.high_pass = high_pass
         self.log_dc_weight = nn.Parameter(torch.full((n_passes,), math.log(dc_weight)))
         if dc_noise is not None:
             self.dc_noise_power = nn.Parameter(torch.ones(n_passes))
@@ -132,7 +135,7 @@ class LearnedPrior(nn.Module):
 
     def passes(self) -> dict[str, Any]:
         """Settings that :meth:`step` and :meth:`reconstruct` depend on."""
-        return {name: getattr(self, name) for name in ("dc_iterations", "n_passes", "dc_noise")}
+        return {name: getattr(self, name) for name in ("dc_iterations", "n_passes", "dc_noise", "high_pass")}
 
     @torch.no_grad()
     def inputs(self, scan: Scan) -> PriorInputs:
@@ -167,7 +170,7 @@ class LearnedPrior(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Images in the prior's frame ``(B, C, *S)`` from features ``(B, 4 C + 2, *S)``."""
-        return features[:, : self.channels] + _CORRECTION * _without_lowest(self.refiner(features))
+        return features[:, : self.channels] + _CORRECTION * _without_lowest(self.refiner(features), self.high_pass)
 
     def step(
         self,
@@ -236,7 +239,7 @@ class LearnedPrior(nn.Module):
         return 8 if self.turns and features.shape[-1] == features.shape[-2] else 4
 
 
-def _without_lowest(values: Tensor, cycles: float = 10.0) -> Tensor:
+def _without_lowest(values: Tensor, cycles: float) -> Tensor:
     """Take out frequencies below about ``cycles`` a field of view, by one minus a Gaussian."""
     height, width = values.shape[-2:]
     rows = torch.fft.fftfreq(height, 1 / height, device=values.device)
