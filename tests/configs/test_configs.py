@@ -140,7 +140,7 @@ def test_prior_is_not_used_with_another_start(with_prior, phantoms, tmp_path):
     with pytest.raises(RuntimeError) as caught:
         run("inference", [], "mri", phantoms, tmp_path, checkpoint=checkpoint, **{"prior_start#tv_weight": 0.01})
     message = str(caught.value.__cause__)
-    assert "trained with start.tv_weight = 0.0007, found 0.01" in message
+    assert "trained with start.tv_weight = None, found 0.01" in message
 
 
 @pytest.mark.parametrize("overlays", [[], ["disinr_paper"]])

@@ -48,7 +48,7 @@ def test_loss_is_one_at_the_start(modality, tmp_path, monkeypatch):
     assert len(list((tmp_path / "prior").glob("*.npz"))) == 3
 
 
-def train(prior: LearnedPrior, modality: str, steps: int = 60) -> list[float]:
+def train(prior: LearnedPrior, modality: str, steps: int = 100) -> list[float]:
     torch.manual_seed(0)
     cases = [SplitScan(prior, n_splits=2)(case_of(modality, seed=i)) for i in range(2)]
     optimizer = torch.optim.AdamW(prior.parameters(), lr=3e-3)
