@@ -4,7 +4,7 @@
 
 A result file is what `scripts/benchmark.py quality` writes, with an optional `"title"` and `"notes"` (a list of
 sentences). The page begins with what `scripts/benchmark.py grid` wrote (`grid_*.json`), and also shows what
-`scripts/study.py` wrote to benchmarks/studies and `scripts/tune.py` to benchmarks/tuning.
+`scripts/study.py` wrote to benchmarks/studies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from disinr_monai.output.tables import summarise
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 STUDIES = ROOT / "benchmarks" / "studies"
-TUNING = ROOT / "benchmarks" / "tuning"
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 
@@ -57,23 +56,6 @@ def study_part(result: dict[str, Any], title: str) -> list[str]:
     return [f"### {title}", "", f"Setting: {setting}.", *result.get("notes", []), "", *table(rows), ""]
 
 
-def tuning_part(result: dict[str, Any]) -> list[str]:
-    """Every trial of every method in one file, in the order of the first setting."""
-    lines: list[str] = []
-    for found in result["tuned"]:
-        keys = [key for key in found["trials"][0] if key != "psnr"]
-        names = ", ".join(key.split("#")[-1] for key in keys)
-        setting = ", ".join(f"{k} {v}" for k, v in found["setting"].items())
-        trials = sorted(found["trials"], key=lambda trial: trial[keys[0]])
-        curve = "; ".join(", ".join(_short(trial[key]) for key in keys) + f": {trial['psnr']:.2f}" for trial in trials)
-        lines += [f"- {found['task']}, {found['method']} ({setting}), {names}: {curve}"]
-    return lines
-
-
-def _short(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
 def main() -> None:
     page = [
         "# Benchmarks",
@@ -103,14 +85,6 @@ def main() -> None:
         for path in studies:
             result = json.loads(path.read_text())
             page += study_part(result, result.get("title", path.stem))
-    tuning = sorted(TUNING.glob("*.json"))
-    if tuning:
-        page += ["## Tuning of the classical methods", ""]
-        page += [
-            "PSNR (dB) on pre-training subjects, by value (`scripts/tune.py`); the configs hold the best, rounded;"
-        ]
-        page += ["of MRI total variation the one with the best SSIM among those within 0.3 dB of the best PSNR.", ""]
-        page += [line for path in tuning for line in tuning_part(json.loads(path.read_text()))]
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join(page).rstrip() + "\n")
     readme = ROOT / "README.md"
     text = readme.read_text()
