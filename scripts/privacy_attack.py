@@ -32,6 +32,7 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from disinr_monai.data import list_cases
+from disinr_monai.grid import crop_image
 from disinr_monai.output.metrics import image_metrics, to_display
 from disinr_monai.output.tables import write_json
 
@@ -70,13 +71,13 @@ def attack(workflow: ConfigWorkflow, case: dict[str, Any], kinds: Collection[str
     reference, scale = case["reference"], case["image_scale"]
 
     def psnr(image: Tensor) -> float:
-        return image_metrics(to_display(image, task, scale), reference)["psnr"]
+        return image_metrics(to_display(crop_image(image, case.get("crop")), task, scale), reference)["psnr"]
 
     result = {}
     if "render" in kinds:
         with torch.no_grad():
             start = network(case["points"][None])[0]
-        result |= resemblance(to_display(start, task, scale), reference)
+        result |= resemblance(to_display(crop_image(start, case.get("crop")), task, scale), reference)
     if "prior" in kinds and "prior" in network.shared:
         classical, learned, _ = parsed("learned")().both(network.shared["prior"], case["scan"])
         result["prior_gain"] = psnr(learned) - psnr(classical)
