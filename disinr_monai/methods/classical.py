@@ -34,9 +34,10 @@ class ClassicalMethod(CaseInferer):
 
     def chosen(self, method: str, scan: Scan) -> float:
         """Choose the weight (:func:`~disinr_monai.methods.automatic.automatic`); log and ``history`` name it."""
-        weight, noise = automatic(method, scan), scan.noise_std()
-        self.history.append({"iteration": self.iterations_run, "weight": weight, "noise": noise})
+        weight = automatic(method, scan)
         if self.case_name:  # not for the parts of a scan that the prior and its guard look at
+            noise = scan.noise_std()
+            self.history.append({"iteration": self.iterations_run, "weight": weight, "noise": noise})
             logger.info("%s: %s %.3g chosen from the scan (noise %.2g)", self.case_name, method, weight, noise)
         return weight
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from disinr_monai.methods.automatic import RULES
 from disinr_monai.methods.total_variation import TotalVariation
 from disinr_monai.networks.refiner import Refiner
 from disinr_monai.prior.data_consistency import data_consistency
@@ -128,9 +129,12 @@ class LearnedPrior(nn.Module):
         names = ("n_iterations", "n_prox_iterations", "non_negative", "weight_power", "absolute")
         found: dict[str, Any] = {"normalise": self.normalise}
         for key, method in (("start", self.initial), ("weak", self.weaker)):
-            # A weight that is chosen from the scan is None times a factor.
-            weight = None if method.tv_weight is None else method.tv_weight * method.factor
-            found |= {f"{key}.tv_weight": weight} | {f"{key}.{name}": getattr(method, name) for name in names}
+            chosen = method.tv_weight is None
+            found |= {f"{key}.tv_weight": None if chosen else method.tv_weight * method.factor}
+            if chosen:  # by rules whose numbers are part of what the prior was trained with
+                rules = {kind: list(astuple(rule)) for kind, rule in RULES["tv"].items()}
+                found |= {f"{key}.factor": method.factor, f"{key}.rules": rules}
+            found |= {f"{key}.{name}": getattr(method, name) for name in names}
         return found
 
     def passes(self) -> dict[str, Any]:

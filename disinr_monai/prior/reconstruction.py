@@ -32,16 +32,15 @@ class LearnedReconstruction(CaseInferer):
     ``residual_energy``) with which their mixture predicts these. Noise adds a constant to it. Whole views or lines are
     held out, and in Cartesian MRI also a part of the fully sampled centre, which is left as sparse as the rest
     (``partition.held_out_centre``): lines of the outer grid do not see the ghosts that this grid makes. The errors of
-    centre and rest count by their shares of k-space. ``history`` says ``classical_share``. The guard more than doubles
-    the work; on a CPU with two or more threads both halves run side by side.
+    centre and rest count by their shares of k-space. :math:`s` is at least so large that the weighted residual of the
+    held-out samples stays near that of total variation (:func:`least_share`). ``history`` says ``classical_share``.
+    The guard more than doubles the work; on a CPU with two or more threads both halves run side by side.
 
     Args:
         non_negative: clip the image at 0 (CT).
         guard: see above; without it :math:`s = 0`.
         holdout: fraction of the views or lines to hold out for it.
         classical_iterations: iterations of total variation from the initial image, where that has another weight.
-        share_by_gap: fixed :math:`s` by what the scan leaves out (``partition.gaps`` of its operator), where held-out
-            samples judge the learned image too kindly.
         amp: network in bfloat16; None: where the device is faster with it.
         seed: of the held-out samples.
 
@@ -57,7 +56,6 @@ class LearnedReconstruction(CaseInferer):
         guard: bool = True,
         holdout: float = 0.1,
         classical_iterations: int = 60,
-        share_by_gap: Mapping[str, float] | None = None,
         amp: bool | None = None,
         seed: int = 0,
     ) -> None:
@@ -69,7 +67,6 @@ class LearnedReconstruction(CaseInferer):
             )
         self.non_negative, self.guard, self.amp, self.seed = non_negative, guard, amp, seed
         self.holdout, self.classical_iterations = holdout, classical_iterations
-        self.share_by_gap = dict(share_by_gap or {})
 
     @torch.no_grad()
     def reconstruct(self, points: Tensor | None, network: nn.Module, case: Mapping[str, Any]) -> Tensor:
@@ -77,21 +74,20 @@ class LearnedReconstruction(CaseInferer):
         scan, prior = case["scan"], prior_of(network)
         network.set_amp(self.amp)
         self.iterations_run = 1
-        fixed = self.share_by_gap.get(scan.operator.partition.gaps)
         with SideBySide(scan.measurement.device) as pool:
             result = pool.submit(self.both, prior, scan)
-            errors = self.cross_validate(prior, scan, pool) if self.guard and fixed is None else None
+            errors = self.cross_validate(prior, scan, pool) if self.guard else None
             classical, learned, initial = result.result()
         unlike = outside(prior.domain, characterise(scan, initial, prior.initial.weight_power))
         if unlike:
             self.warn(f"this scan is unlike those that the prior was trained on: {', '.join(unlike)}")
-        if not self.guard:
+        if errors is None:
             return learned
-        entry: dict[str, float] = {"iteration": 1}
-        if errors is not None:
-            entry |= {"held_out": errors[0][0], "held_out_classical": errors[0][1]}
-        share = max(best_share(*errors[0]), least_share(*errors[1])) if fixed is None else fixed
-        self.history.append({**entry, "classical_share": share})
+        held_out, misfits = errors
+        share = max(best_share(*held_out), least_share(*misfits))
+        self.history.append(
+            {"iteration": 1, "held_out": held_out[0], "held_out_classical": held_out[1], "classical_share": share}
+        )
         logger.info("%s: %.0f %% of the result is total variation", self.case_name, 100 * share)
         return torch.lerp(learned, classical, share)
 
@@ -108,7 +104,7 @@ class LearnedReconstruction(CaseInferer):
         return method.solve(scan, initial), learned, initial
 
     def cross_validate(self, prior: LearnedPrior, scan: Scan, pool: SideBySide) -> tuple[Errors, Errors]:
-        """Errors with which the learned and the classical image and their mean predict held-out samples; misfits."""
+        """Predict held-out samples by the learned and the classical image and their mean: errors, squared residuals."""
         partition, generator = scan.operator.partition, torch.Generator().manual_seed(self.seed)
         blocks = partition.held_out_blocks(self.holdout, generator).to(scan.measurement.device)
         parts, held_out = [(blocks, 1.0)], blocks
@@ -128,9 +124,18 @@ class LearnedReconstruction(CaseInferer):
 
 
 def least_share(learned: float, classical: float, mean: float, tolerance: float = 1.2) -> float:
-    """Least share of the classical image whose weighted residual is at most ``tolerance`` times that of this image.
+    """Find the least share of the classical image with which the residual is no larger than it should be.
 
     The error that :func:`best_share` minimises hardly sees low frequencies where few photons arrive; the residual does.
+
+    Args:
+        learned: weighted residual of the learned image, squared.
+        classical: that of the classical image.
+        mean: that of their mean.
+        tolerance: how many times that of the classical image the mixture may have.
+
+    Returns:
+        The share, in steps of 0.01; 1 if a residual is not a number.
     """
     mixed = 2 * mean - 0.5 * (learned + classical)
     shares = [i / 100 for i in range(101)]

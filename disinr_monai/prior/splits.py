@@ -82,7 +82,7 @@ class SplitScan(Transform):
 
     def _split(self, scan: Scan, keep: Tensor) -> dict[str, Any]:
         prior, kept = self.prior, scan.restrict(keep)
-        key = _digest(prior.settings(), scan.operator, keep, kept.measurement, kept.weights)
+        key = _digest(prior.settings(), scan.operator, keep, kept.measurement, kept.weights, kept.noise)
         inputs = _ON_DISK.get(key, lambda: prior.inputs(kept))
         initial = prior.initial_image(inputs)
         include(prior.domain, characterise(kept, initial, prior.initial.weight_power))

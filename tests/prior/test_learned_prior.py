@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from disinr_monai.methods import TotalVariation
+from disinr_monai.methods.automatic import RULES, Rule
 from disinr_monai.prior.learned_prior import LearnedPrior, apply_symmetry, undo_symmetry
 from tests.prior.helpers import FIRM, case_of, make_prior
 from tests.problems import changed, mri_case
@@ -63,6 +64,26 @@ def test_complex_images_are_nearly_real_in_its_frame():
     assert float(features[0].mean()) > 0
     plain = prior.inputs(case["scan"]).features[0]
     torch.testing.assert_close(features, plain, rtol=1e-3, atol=1e-3)
+
+
+def test_what_the_start_depends_on_is_recorded(monkeypatch):
+    """Else stored inputs, and weights trained from another start, would be used without a word."""
+    prior = LearnedPrior(1, TotalVariation(tv_weight=None), 1.0)
+    before = prior.settings()
+    assert before["weak.factor"] == 0.2
+    assert LearnedPrior(1, TotalVariation(tv_weight=None), 1.0, weaker_fraction=0.5).settings() != before
+    monkeypatch.setitem(RULES["tv"], "views", Rule(1.0, 1.0, 0.1, 0.0))
+    assert prior.settings() != before
+
+
+def test_corrections_leave_low_frequencies_alone():
+    torch.manual_seed(0)
+    prior = LearnedPrior(1, TotalVariation(tv_weight=1.0), 1.0, high_pass=10.0)
+    torch.nn.init.normal_(prior.refiner.last.weight)
+    features = torch.randn(1, 6, 64, 64)
+    with torch.no_grad():
+        change = torch.fft.fft2(prior(features)[0, 0] - features[0, 0]).abs()
+    assert change[:3, :3].mean() < 0.1 * change[16:32, 16:32].mean()
 
 
 @pytest.mark.parametrize("size", [32, 31])

@@ -7,7 +7,7 @@ import torch
 
 from disinr_monai.networks import DisINR
 from disinr_monai.prior import LearnedReconstruction, prior_of
-from disinr_monai.prior.reconstruction import best_share
+from disinr_monai.prior.reconstruction import best_share, least_share
 from tests.prior.helpers import FIRM, case_of, make_prior, network_with
 from tests.problems import ENCODER, mri_case
 
@@ -50,18 +50,6 @@ def test_two_threads_give_the_image_of_one(modality):
     assert not images[1].requires_grad
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_share_of_the_classical_image_can_be_fixed_by_the_kind_of_gap(share):
-    case, network = mri_case(), network_with(partial(make_prior, "mri"))
-    torch.nn.init.normal_(network.shared["prior"].refiner.last.weight, std=0.1)
-    other = LearnedReconstruction(share_by_gap={"samples": share})
-    other(None, network, case=case)
-    assert "held_out" in other.history[0]  # lines are judged
-    images = {s: LearnedReconstruction(share_by_gap={"lines": s})(None, network, case=case) for s in (0.0, share, 1.0)}
-    assert (images[0.0] - images[1.0]).abs().max() > 1e-3
-    torch.testing.assert_close(images[share], torch.lerp(images[0.0], images[1.0], share), rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(("modality", "dc_weight"), [("ct", 1e4), ("mri", 3.0)])
 def test_guard_returns_the_classical_image_of_a_sabotaged_prior(modality, dc_weight):
     case = case_of(modality)
@@ -91,6 +79,19 @@ def test_the_share_minimises_the_error_of_the_mixture():
     assert best_share(9.0, 1.0, 4.5) == 1
     assert best_share(float("nan"), 1.0, 1.0) == 1
     assert best_share(1.0, 1.0, 1.0) == 0
+
+
+def test_the_residual_of_the_mixture_is_bounded():
+    generator = torch.Generator().manual_seed(0)
+    learned, classical = (scale * torch.randn(5000, generator=generator) for scale in (3.0, 1.0))
+
+    def residual(share: float) -> float:
+        return float(torch.lerp(learned, classical, share).square().mean())
+
+    share = least_share(residual(0), residual(1), residual(0.5))
+    assert residual(share) <= 1.2 * residual(1) < residual(share - 0.01)
+    assert least_share(residual(1), residual(0), residual(0.5)) == 0  # the learned image explains the samples better
+    assert least_share(float("nan"), 1.0, 1.0) == 1
 
 
 def test_network_without_prior_is_refused():
